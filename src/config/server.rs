@@ -1,0 +1,57 @@
+//! `[server]`: listeners, the data directory, and the limits every call meets.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::units;
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Where calls arrive.
+    pub listen: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` answer.
+    pub admin_listen: SocketAddr,
+    /// Where the store and the keys live.
+    pub data_dir: PathBuf,
+    /// Scheme, host and port that clients use, without a trailing slash. Empty only when `listen`
+    /// is a specified address; then it is `http://<listen>`.
+    #[serde(default)]
+    pub public_url: String,
+    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed and appended to.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a stopping node waits for what it holds.
+    #[serde(deserialize_with = "units::duration")]
+    pub drain_timeout: Duration,
+    /// Largest body of a call that becomes a task.
+    #[serde(deserialize_with = "units::bytes")]
+    pub max_body_bytes: u64,
+    /// Largest body of a proxied call; 0 means no limit.
+    #[serde(deserialize_with = "units::bytes")]
+    pub max_proxy_body_bytes: u64,
+    /// Bodies of calls being accepted, all together, held in memory.
+    #[serde(deserialize_with = "units::bytes")]
+    pub max_buffered_bytes: u64,
+    /// Longest request target.
+    #[serde(deserialize_with = "units::bytes")]
+    pub max_uri_bytes: u64,
+    /// All header lines of a call together.
+    #[serde(deserialize_with = "units::bytes")]
+    pub max_header_bytes: u64,
+    /// Time a client has to send its header section.
+    #[serde(deserialize_with = "units::duration")]
+    pub header_timeout: Duration,
+    /// Longest pause between two pieces of a task's body.
+    #[serde(deserialize_with = "units::duration")]
+    pub body_timeout: Duration,
+    /// Open client connections.
+    pub max_connections: usize,
+    /// Tasks neither Succeeded nor Failed; above it a call is refused with 503.
+    pub max_queued_tasks: u64,
+    /// Runtime threads; 0 chooses by the machine: one up to two cores, else one fewer than cores.
+    pub threads: usize,
+}

@@ -1,0 +1,33 @@
+//! `[webhooks]`: how results are announced, and which receivers are allowed.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::units;
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhooksConfig {
+    /// One entry a retry, at most six.
+    #[serde(deserialize_with = "units::durations")]
+    pub delays: Vec<Duration>,
+    /// Each delay is moved by up to this fraction of itself, either way.
+    pub jitter: f64,
+    /// One whole delivery attempt, resolution and connecting included.
+    #[serde(deserialize_with = "units::duration")]
+    pub timeout: Duration,
+    pub allow_http: bool,
+    /// Networks allowed although they are not public.
+    pub allow_networks: Vec<IpNet>,
+    /// Host names allowed whatever they resolve to.
+    pub allow_hosts: Vec<String>,
+    pub ports: Vec<u16>,
+    /// For development: loopback receivers over http and on any port.
+    pub allow_loopback: bool,
+    /// Delivery attempts in flight at once.
+    pub concurrency: usize,
+    /// … to one receiver host.
+    pub per_host_concurrency: usize,
+}

@@ -1,0 +1,3 @@
+//! The listener: what happens to a call before and after it is somebody else's business.
+
+pub mod refusal;
