@@ -18,6 +18,8 @@ use super::{Body, BoxError};
 /// starts the time anew, so that a long upload is not mistaken for a slow answer.
 pub struct Patience {
     limit: Option<Duration>,
+    /// However much progress there is.
+    latest: Option<Instant>,
     start: Instant,
     /// Milliseconds from `start` to the last piece.
     progress: Option<Arc<AtomicU64>>,
@@ -26,13 +28,19 @@ pub struct Patience {
 impl Patience {
     #[must_use]
     pub fn endless() -> Self {
-        Self { limit: None, start: Instant::now(), progress: None }
+        Self { limit: None, latest: None, start: Instant::now(), progress: None }
     }
 
     /// The time runs from now.
     #[must_use]
     pub fn of(limit: Duration) -> Self {
         Self { limit: Some(limit), ..Self::endless() }
+    }
+
+    /// Also ends at `latest`.
+    #[must_use]
+    pub fn until(self, latest: Instant) -> Self {
+        Self { latest: Some(latest), ..self }
     }
 
     /// The same body; its pieces prolong the wait. An empty body costs nothing.
@@ -62,7 +70,9 @@ impl Patience {
     /// `None`: never.
     fn end(&self) -> Option<Instant> {
         let progress = self.progress.as_ref().map_or(0, |millis| millis.load(Ordering::Relaxed));
-        self.start.checked_add(Duration::from_millis(progress))?.checked_add(self.limit?)
+        let limit = self.limit.map(|limit| limit.saturating_add(Duration::from_millis(progress)));
+        let limited = limit.and_then(|limit| self.start.checked_add(limit));
+        limited.into_iter().chain(self.latest).min()
     }
 }
 

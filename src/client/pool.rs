@@ -95,10 +95,10 @@ pub(super) struct Pool {
 impl Pool {
     /// The connection that was idle for the shortest time.
     pub(super) fn take(&self, origin: &Origin, now: Instant) -> Option<Link> {
-        let mut shelf = self.shelf();
+        let mut parked = self.lock();
         loop {
-            let idle = shelf.idle.get_mut(origin)?.pop()?;
-            shelf.count -= 1;
+            let idle = parked.idle.get_mut(origin)?.pop()?;
+            parked.count -= 1;
             // The drivers of older ones drop them soon.
             if idle.since + MAX_AGE <= now {
                 return None;
@@ -110,33 +110,33 @@ impl Pool {
     }
 
     fn park(&self, origin: &Origin, link: Link) {
-        let mut shelf = self.shelf();
-        let surplus = shelf.make_room(origin);
+        let mut parked = self.lock();
+        let surplus = parked.make_room(origin);
         let idle = Idle { link, since: Instant::now() };
-        if let Some(list) = shelf.idle.get_mut(origin) {
+        if let Some(list) = parked.idle.get_mut(origin) {
             list.push(idle);
         } else {
-            shelf.idle.insert(origin.clone(), vec![idle]);
+            parked.idle.insert(origin.clone(), vec![idle]);
         }
-        shelf.count += 1;
-        drop(shelf);
+        parked.count += 1;
+        drop(parked);
         drop(surplus);
     }
 
     /// Drops the connection where it has been idle too long; else when to look again.
     fn expire(&self, origin: &Origin, id: u64, now: Instant) -> Option<Instant> {
-        let mut shelf = self.shelf();
-        let since = shelf.idle.get(origin)?.iter().find(|idle| idle.link.id == id)?.since;
+        let mut parked = self.lock();
+        let since = parked.idle.get(origin)?.iter().find(|idle| idle.link.id == id)?.since;
         if since + MAX_AGE > now {
             return Some(since + MAX_AGE);
         }
-        let expired = shelf.remove(origin, id);
-        drop(shelf);
+        let expired = parked.remove(origin, id);
+        drop(parked);
         drop(expired);
         None
     }
 
-    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+    fn lock(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -191,7 +191,7 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let gone = self.pool.shelf().remove(&self.origin, self.id);
+        let gone = self.pool.lock().remove(&self.origin, self.id);
         drop(gone);
     }
 }

@@ -96,7 +96,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.writer().poll_shutdown(cx) {
             Poll::Pending => Poll::Ready(Ok(())),
-            done => done,
+            Poll::Ready(done) => Poll::Ready(done),
         }
     }
 }

@@ -11,7 +11,7 @@ type V6 = (Ipv6Addr, u32, &'static str);
 /// globally reachable, but they lead to the caller's own network equipment; and the address of one
 /// cloud's metadata service is public.
 const DENIED_V4: [V4; 17] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8, "this_network"),
+    (Ipv4Addr::UNSPECIFIED, 8, "this_network"),
     (Ipv4Addr::new(10, 0, 0, 0), 8, "private"),
     (Ipv4Addr::new(100, 64, 0, 0), 10, "shared"),
     (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
@@ -26,12 +26,12 @@ const DENIED_V4: [V4; 17] = [
     (Ipv4Addr::new(198, 51, 100, 0), 24, "documentation"),
     (Ipv4Addr::new(203, 0, 113, 0), 24, "documentation"),
     (Ipv4Addr::new(168, 63, 129, 16), 32, "metadata"),
-    (Ipv4Addr::new(255, 255, 255, 255), 32, "broadcast"),
+    (Ipv4Addr::BROADCAST, 32, "broadcast"),
     (Ipv4Addr::new(224, 0, 0, 0), 4, "multicast"),
     (Ipv4Addr::new(240, 0, 0, 0), 4, "reserved"),
 ];
 
-/// Inside 2000::/3. The whole of 2001::/23 is denied: what is reachable in it are anycast services
+/// Inside `2000::/3`. The whole of `2001::/23` is denied: what is reachable in it are anycast services
 /// of networks and identifiers that are no addresses, never a receiver.
 const DENIED_V6: [V6; 6] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, "teredo"),
@@ -42,7 +42,7 @@ const DENIED_V6: [V6; 6] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20, "documentation"),
 ];
 
-/// Outside 2000::/3, where everything is denied; the rows only give the denial its name.
+/// Outside `2000::/3`, where everything is denied; the rows only give the denial its name.
 const NAMED_V6: [V6; 12] = [
     (Ipv6Addr::UNSPECIFIED, 128, "unspecified"),
     (Ipv6Addr::LOCALHOST, 128, "loopback"),
@@ -85,15 +85,15 @@ fn denial_v6(address: Ipv6Addr) -> Option<&'static str> {
     within(&DENIED_V6).or_else(|| is_isatap(address).then_some("isatap"))
 }
 
-/// The IPv4 address inside 64:ff9b::/96 (RFC 6052).
+/// The IPv4 address inside `64:ff9b::/96` (RFC 6052).
 pub(super) fn nat64(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, high, low] = address.segments();
-    ([a, b, c, d, e, f] == [0x64, 0xff9b, 0, 0, 0, 0])
-        .then(|| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+    let (prefix, embedded) = (address.to_bits() >> 32, address.to_bits() & u128::from(u32::MAX));
+    (prefix == 0x0064_ff9b_0000_0000_0000_0000)
+        .then(|| Ipv4Addr::from_bits(u32::try_from(embedded).unwrap_or_default()))
 }
 
 /// An interface identifier that holds an IPv4 address (RFC 5214, 6.1), in any prefix.
 fn is_isatap(address: Ipv6Addr) -> bool {
-    let [_, _, _, _, e, f, _, _] = address.segments();
-    e & !0x0200 == 0 && f == 0x5efe
+    let identifier = &address.segments()[4..];
+    identifier[0] & !0x0200 == 0 && identifier[1] == 0x5efe
 }
