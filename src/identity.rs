@@ -106,7 +106,7 @@ pub struct Identity {
 }
 
 enum Mode {
-    Jwt(JwtIdentity),
+    Jwt(Box<JwtIdentity>),
     Opaque(Box<Fingerprint>),
     Shared(Arc<str>),
 }
@@ -126,7 +126,7 @@ impl Identity {
         let header = CredentialHeader::new(&config.header)
             .ok_or_else(|| IdentityError::Header { upstream: upstream.to_owned() })?;
         let mode = match config.mode {
-            IdentityMode::Jwt => Mode::Jwt(JwtIdentity::new(config, upstream, fetch)?),
+            IdentityMode::Jwt => Mode::Jwt(Box::new(JwtIdentity::new(config, upstream, fetch)?)),
             IdentityMode::Opaque => Mode::Opaque(Box::new(Fingerprint::new(fingerprint_key, upstream))),
             IdentityMode::None => {
                 tracing::warn!(

@@ -70,7 +70,7 @@ impl Fault {
             Self::NotYetValid => {
                 "The access token is not valid yet; wait for its `nbf`, or check the clocks."
             }
-            Self::Issuer => "The access token is from another issuer than the one configured here.",
+            Self::Issuer => "The access token is from another issuer; get one from the issuer of this API.",
             Self::Audience => "The access token is meant for another audience; get one for this API.",
             Self::Claim => "The access token does not name its credentials; get one of another kind.",
         }

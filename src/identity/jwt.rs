@@ -64,3 +64,43 @@ impl From<Fault> for Rejection {
         Self::InvalidToken(Cow::Borrowed(fault.sentence()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::identity::jwks::FetchError;
+    use crate::identity::keys::KeySet;
+
+    const NOW: Timestamp = Timestamp(1_000);
+
+    fn with_source(source: Source) -> JwtIdentity {
+        JwtIdentity { rules: Rules::new("i", "a", "sub"), source, known: KnownTokens::new(CAPACITY) }
+    }
+
+    fn known_until(expires_at: Timestamp) -> Verified {
+        Verified { credentials_id: "john".into(), expires_at }
+    }
+
+    #[tokio::test]
+    async fn a_token_seen_before_is_looked_up_and_not_verified_again() {
+        let identity = with_source(Source::Fixed(KeySet::read(br#"{"keys": []}"#).unwrap()));
+        assert!(identity.identify(b"x", NOW).await.is_err());
+        identity.known.insert(
+            TokenHash::of(b"x"),
+            0,
+            known_until(NOW.after(std::time::Duration::from_secs(1))),
+        );
+        assert_eq!(&*identity.identify(b"x", NOW).await.unwrap().credentials_id, "john");
+        assert!(identity.identify(b"y", NOW).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_token_is_not_believed_before_there_are_keys_to_believe() {
+        let down: Fetch = Arc::new(|_, _| async { Err(FetchError::Unreachable) }.boxed());
+        let identity = with_source(Source::url("http://127.0.0.1/jwks", "bank", down).unwrap());
+        identity.known.insert(TokenHash::of(b"x"), 0, known_until(Timestamp::MAX));
+        assert!(identity.identify(b"x", NOW).await.is_err());
+    }
+}

@@ -96,10 +96,10 @@ impl View {
     }
 }
 
-/// Whether a span that began at `since` has ended. A beginning in the future means that the clock was
-/// set back; then the span counts as over.
+/// Whether a span that began at `since` has ended. A beginning further ahead than the span is long
+/// means that the clock was set back; then the span counts as over.
 pub fn is_over(since: Timestamp, span: Duration, now: Timestamp) -> bool {
-    now < since || now >= since.after(span)
+    u128::from(now.0.abs_diff(since.0)) >= span.as_millis()
 }
 
 #[cfg(test)]
@@ -158,6 +158,14 @@ mod tests {
     fn a_clock_set_back_refreshes_and_locks_nobody_out() {
         let ahead = View { fetched_at: Some(AT.after(Duration::from_hours(9_000))), ..FETCHED };
         assert_eq!(decide(ahead, true, Duration::ZERO), Step::UseAndRefresh);
+        let failed = View { failed_at: Some(AT.after(Duration::from_hours(1))), ..View::default() };
+        assert_eq!(decide(failed, false, Duration::ZERO), Step::Fetch);
+    }
+
+    #[test]
+    fn a_caller_who_read_the_clock_just_before_a_failure_heeds_it() {
+        let failed = View { failed_at: Some(AT.after(Duration::from_millis(3))), ..View::default() };
+        assert_eq!(decide(failed, false, Duration::ZERO), Step::Unavailable);
     }
 
     #[test]

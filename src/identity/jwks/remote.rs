@@ -3,11 +3,11 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use http::Uri;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::policy::{Limits, Step, View, is_over};
 use super::{Fetch, FetchError, Lookup, MAX_JWKS_BYTES, answer};
@@ -135,11 +135,10 @@ impl Remote {
         state.flight = Some(flight.clone());
         let remote = Arc::clone(self);
         tokio::spawn(async move {
-            let started = Instant::now();
             // A panic counts as a failure, so that it too is followed by a pause.
             let keys = AssertUnwindSafe(remote.get()).catch_unwind().await;
             let keys = keys.unwrap_or(Err(FetchError::Unreachable));
-            remote.land(keys, purpose, wall, wall.after(started.elapsed()));
+            remote.land(keys, purpose, wall);
             drop(over);
         });
         flight
@@ -151,7 +150,7 @@ impl Remote {
         KeySet::read(&body.unwrap_or(Err(FetchError::TimedOut))?)
     }
 
-    fn land(&self, keys: Result<KeySet, FetchError>, purpose: Purpose, began: Timestamp, ended: Timestamp) {
+    fn land(&self, keys: Result<KeySet, FetchError>, purpose: Purpose, began: Timestamp) {
         let mut state = self.lock();
         match keys {
             Ok(keys) => {
@@ -165,7 +164,10 @@ impl Remote {
                 }
             }
             Err(error) => {
-                state.failed_at = Some(ended);
+                // The pause begins when the failure is known, and only a time-out takes long.
+                let slow = error == FetchError::TimedOut;
+                let took = if slow { self.limits.fetch_timeout } else { Duration::ZERO };
+                state.failed_at = Some(began.after(took));
                 if !std::mem::replace(&mut state.failing, true) {
                     tracing::warn!(upstream = self.upstream, %error, "the JWK set cannot be got");
                 }
@@ -184,5 +186,32 @@ impl Remote {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_fetch_that_never_ends_is_given_up() {
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let fetch: Fetch = {
+            let fetches = Arc::clone(&fetches);
+            Arc::new(move |_, _| {
+                fetches.fetch_add(1, Ordering::SeqCst);
+                std::future::pending().boxed()
+            })
+        };
+        let limits = Limits { fetch_timeout: Duration::from_millis(10), ..Limits::default() };
+        let uri = Uri::from_static("http://127.0.0.1/jwks");
+        let remote = Arc::new(Remote::new("bank", uri, fetch, limits));
+        let wanted = Wanted { kid: Some("k"), algorithm: jsonwebtoken::Algorithm::EdDSA };
+        for _ in 0..2 {
+            assert!(matches!(remote.find(wanted, Timestamp(0)).await, Lookup::Unavailable));
+        }
+        assert_eq!(fetches.load(Ordering::SeqCst), 1);
     }
 }
