@@ -14,9 +14,11 @@ use crate::clock::Timestamp;
 use crate::task::Safety;
 
 mod retry_after;
+mod said;
 mod statuses;
 
 pub use retry_after::RetryAfter;
+pub use said::{Said, UpstreamsError};
 pub use statuses::TransientStatuses;
 
 /// What an upstream promises about an unsafe call that arrives twice.
@@ -122,6 +124,23 @@ impl FailureCode {
         }
     }
 
+    /// The code of this text, as stored.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+
+    const ALL: [Self; 8] = [
+        Self::UpstreamError,
+        Self::UpstreamTimeout,
+        Self::UpstreamUnreachable,
+        Self::UpstreamRedirected,
+        Self::ResultTooLarge,
+        Self::DeadlineExceeded,
+        Self::OutcomeUnknown,
+        Self::InternalError,
+    ];
+
     /// One sentence for the caller.
     #[must_use]
     pub fn description(self) -> &'static str {
@@ -156,6 +175,8 @@ pub enum Reason {
     DeadlineExceeded,
     /// The node stopped between sending and settling.
     Interrupted,
+    /// What was stored does not open with any key here.
+    Unreadable,
     /// A defect of ours.
     Panicked,
 }
@@ -169,6 +190,7 @@ impl Reason {
             Self::RetriesExhausted => "retries_exhausted",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Interrupted => "interrupted",
+            Self::Unreadable => "unreadable",
             Self::Panicked => "panicked",
         }
     }

@@ -8,6 +8,8 @@
 
 mod embedded;
 mod ready;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use crate::outcome::{Failure, Outcome};
 use crate::seal::Sealed;
 use crate::task::{FinalStatus, Status};
 
-pub use embedded::{OpenError, OpenOptions, Store};
+pub use embedded::{OpenError, OpenOptions, RunningGuard, Store};
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
 
 /// Why an operation had no effect.
@@ -150,7 +152,7 @@ pub enum Announce {
     Nobody,
     /// The settling worker delivers at once and takes the lease.
     Now,
-    /// The delivery rests in the store, due at once.
+    /// The delivery rests in the store, due at once, if the call had a webhook URI.
     Later,
 }
 

@@ -14,6 +14,7 @@ mod retention;
 mod writer;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
@@ -44,6 +45,8 @@ struct Shared {
     deliveries: Arc<Ready<ReadyDelivery>>,
     running: Mutex<HashSet<Seq>>,
     ids: TaskIds,
+    /// Set by the writer after each commit.
+    full: Arc<AtomicBool>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -75,6 +78,12 @@ impl Store {
 
     fn is_running(&self, seq: Seq) -> bool {
         self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&seq)
+    }
+
+    /// Whether a call offered now would most likely be refused. Spares reading its body.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.shared.full.load(Ordering::Relaxed)
     }
 
     /// Writes the task. It may be handed to its lane's ready queue at once.

@@ -231,7 +231,10 @@ fn announce_result(
         Announce::Later => None,
     };
     connection
-        .prepare_cached("INSERT INTO delivery (seq, due_at, lease, tries) VALUES (?1, ?2, ?3, 0)")?
+        .prepare_cached(
+            "INSERT INTO delivery (seq, due_at, lease, tries)
+             SELECT seq, ?2, ?3, 0 FROM task WHERE seq = ?1 AND webhook_uri IS NOT NULL",
+        )?
         .execute(params![seq.0, result.finished_at.0, lease.map_or(0, LeaseToken::as_i64)])?;
     let delivery_due = lease.is_none().then_some(result.finished_at);
     Ok((Settled::Done(lease), Effect { delivery_due, finished: true, ..Effect::default() }))

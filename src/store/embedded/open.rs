@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use prometheus_client::metrics::histogram::Histogram;
@@ -107,6 +108,7 @@ impl Store {
             .collect();
         let deliveries = Arc::new(Ready::new(options.ready_capacity, nudge));
         let readers = Readers::start(&path).map_err(database_error)?;
+        let full = Arc::new(AtomicBool::new(recovered.unfinished >= options.max_queued_tasks));
         let writer = Writer::new(
             connection,
             Arc::clone(&inbox),
@@ -114,6 +116,7 @@ impl Store {
             Arc::clone(&deliveries),
             &recovered.upstream_ids,
             recovered.unfinished,
+            Arc::clone(&full),
             options,
         );
         let thread = std::thread::Builder::new()
@@ -130,6 +133,7 @@ impl Store {
             deliveries,
             running: Mutex::new(HashSet::new()),
             ids: TaskIds::after(recovered.last),
+            full,
             writer: Mutex::new(Some(thread)),
         };
         Ok((Self { shared: Arc::new(shared) }, ring, fingerprint))

@@ -7,6 +7,7 @@
 //! everybody hears so; at most one retention transaction runs between two commits of the batch.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
@@ -41,6 +42,7 @@ pub(super) struct Writer {
     /// When the next resting delivery is due.
     delivery_due: Timestamp,
     unfinished: u64,
+    full: Arc<AtomicBool>,
     max_queued_tasks: u64,
     claiming: bool,
     clock: Clock,
@@ -84,6 +86,7 @@ impl Writer {
         deliveries: Arc<Ready<ReadyDelivery>>,
         upstream_ids: &[i64],
         unfinished: u64,
+        full: Arc<AtomicBool>,
         options: &OpenOptions,
     ) -> Self {
         let now = options.clock.steady();
@@ -100,6 +103,7 @@ impl Writer {
             deliveries,
             delivery_due: now,
             unfinished,
+            full,
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
             clock: options.clock,
@@ -282,6 +286,7 @@ impl Writer {
             tracing::info!("the store writes again");
         }
         self.unfinished = (self.unfinished + batch.accepts.len() as u64).saturating_sub(applied.finished);
+        self.full.store(self.unfinished >= self.max_queued_tasks, Ordering::Relaxed);
         for (operation, settled) in batch.operations.into_iter().zip(applied.settled) {
             // Whoever asked may have gone; what was written stays true.
             let _ = reply_of(operation).send(Ok(settled));
