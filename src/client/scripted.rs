@@ -42,7 +42,7 @@ impl Server {
         config: &Arc<rustls::ServerConfig>,
     ) -> Option<Peer<TlsStream<TcpStream>>> {
         let (stream, _) = self.0.accept().await.unwrap();
-        TlsAcceptor::from(Arc::clone(config)).accept(stream).await.ok().map(Peer)
+        Box::pin(TlsAcceptor::from(Arc::clone(config)).accept(stream)).await.ok().map(Peer)
     }
 }
 

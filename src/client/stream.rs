@@ -116,7 +116,7 @@ mod tests {
         stream.write_limit = Duration::from_millis(20);
         let _peer = server.accept().await;
         let error = loop {
-            if let Err(error) = stream.write_all(&[0; 64 * 1024]).await {
+            if let Err(error) = stream.write_all(&[0; 4096]).await {
                 break error;
             }
         };

@@ -52,14 +52,14 @@ async fn exchange<T>(
 
 /// Waits until no connection is idle any more.
 async fn emptied(client: &Client) {
-    while client.inner.pool.idle() > 0 {
+    while client.idle() > 0 {
         tokio::task::yield_now().await;
     }
 }
 
 /// Waits until a connection is idle.
 async fn parked(client: &Client) {
-    while client.inner.pool.idle() == 0 {
+    while client.idle() == 0 {
         tokio::task::yield_now().await;
     }
 }
@@ -168,7 +168,7 @@ async fn an_idle_connection_of_four_seconds_is_dropped_and_not_used() {
     let later = Instant::now() + Duration::from_secs(4);
     assert!(client.inner.pool.take(&origin, later).is_none());
     peer.closed().await;
-    assert_eq!(client.inner.pool.idle(), 0);
+    assert_eq!(client.idle(), 0);
 }
 
 #[tokio::test]
@@ -290,7 +290,7 @@ async fn an_upgraded_connection_is_a_tunnel() {
     assert_eq!(&first, b"first");
     tunnel.write_all(b"back").await.unwrap();
     assert_eq!(peer.read_until("back").await, "back");
-    assert_eq!(client.inner.pool.idle(), 0);
+    assert_eq!(client.idle(), 0);
 }
 
 #[tokio::test]
@@ -491,4 +491,25 @@ async fn a_small_document_is_fetched_whole_or_not_at_all() {
     }
     let relative = Uri::from_static("/keys");
     assert_eq!(client().fetch(&relative, 4, LIMIT).await, Err(FetchError::Uri(OriginError::NotAbsolute)));
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_arrives_whatever_method_and_version_the_client_used() {
+    let server = Server::start().await;
+    let (client, origin) = (client(), server.origin());
+    for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+        let (feed, body) = fed_body();
+        let mut request = with_body("GET", "/search", body);
+        *request.version_mut() = version;
+        feed.send(Bytes::from_static(b"query")).await.unwrap();
+        drop(feed);
+        let (answer, sent) = tokio::join!(client.send(&origin, request, Reuse::Fresh), async {
+            let mut peer = server.accept().await;
+            let sent = peer.read_until("0\r\n\r\n").await;
+            peer.write(OK).await;
+            sent
+        });
+        assert_eq!(answer.unwrap().status(), 200);
+        assert!(sent.starts_with("GET /search HTTP/1.1\r\n") && sent.contains("5\r\nquery\r\n"), "{sent}");
+    }
 }
