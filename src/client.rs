@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -184,6 +185,7 @@ impl Client {
         mut reuse: Reuse,
         patience: &Patience,
     ) -> Result<Response<Incoming>, SendError> {
+        frame(&mut request);
         loop {
             let link = patience
                 .bound(self.link(origin, reuse))
@@ -228,13 +230,24 @@ impl Client {
         tokio::time::timeout(timeout, reading).await.unwrap_or(Err(FetchError::Timeout))
     }
 
+    /// Connections nobody uses at the moment.
+    #[cfg(test)]
+    pub(crate) fn idle(&self) -> usize {
+        self.inner.pool.idle()
+    }
+
     async fn link(&self, origin: &Origin, reuse: Reuse) -> Result<Link, Unsent> {
-        let inner = &*self.inner;
         if reuse == Reuse::Pooled
-            && let Some(link) = inner.pool.take(origin, Instant::now())
+            && let Some(link) = self.inner.pool.take(origin, Instant::now())
         {
             return Ok(link);
         }
+        // Boxed: a handshake's state is large, and most requests do without one.
+        Box::pin(self.connect(origin)).await
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<Link, Unsent> {
+        let inner = &*self.inner;
         let addresses = inner.names.resolve(origin).await?;
         if let Some(rules) = &inner.guard {
             rules.judge_connection(origin.tls(), origin.host(), &addresses).map_err(Unsent::Denied)?;
@@ -242,6 +255,18 @@ impl Client {
         let stream = dial::connect(&addresses, inner.connect_timeout).await?;
         let stream = dial::secure(stream, origin, &inner.tls, inner.connect_timeout).await?;
         pool::open(stream, origin, &inner.pool).await
+    }
+}
+
+/// Makes sure the body arrives. The version a client spoke is not ours to speak (RFC 9110, 2.5),
+/// and without a header of its own the body of a GET whose length is unknown would be left out.
+fn frame(request: &mut Request<Body>) {
+    *request.version_mut() = Version::HTTP_11;
+    let body = request.body();
+    let unframed = !body.is_end_stream() && body.size_hint().exact().is_none();
+    let headers = request.headers_mut();
+    if unframed && !headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

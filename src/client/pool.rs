@@ -50,6 +50,11 @@ impl Link {
         self.pooled
     }
 
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     pub(super) async fn send(
         mut self,
         request: Request<Body>,
@@ -134,6 +139,16 @@ impl Pool {
         drop(parked);
         drop(expired);
         None
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.lock().count
+    }
+
+    #[cfg(test)]
+    pub(super) fn origins(&self) -> usize {
+        self.lock().idle.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelf> {
@@ -238,4 +253,53 @@ async fn drive(
         Poll::Pending
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link whose connection nobody drives.
+    async fn link(pool: &Pool) -> Link {
+        let (near, _far) = tokio::io::duplex(1);
+        let (sender, _connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
+        let (home, _) = mpsc::channel(1);
+        Link { id: pool.next_id.fetch_add(1, Ordering::Relaxed), sender, home, pooled: false }
+    }
+
+    #[tokio::test]
+    async fn one_origin_keeps_a_bounded_number_of_idle_connections() {
+        let (pool, origin) = (Pool::default(), Origin::new(false, "one.test", 80));
+        for _ in 0..MAX_IDLE_PER_ORIGIN + 3 {
+            pool.park(&origin, link(&pool).await);
+        }
+        assert_eq!(pool.idle(), MAX_IDLE_PER_ORIGIN);
+        let oldest = pool.lock().idle[&origin][0].link.id;
+        assert_eq!(oldest, 3, "the oldest give way");
+    }
+
+    #[tokio::test]
+    async fn many_origins_together_keep_a_bounded_number_of_idle_connections() {
+        let pool = Pool::default();
+        for number in 0..MAX_IDLE + 50 {
+            let origin = Origin::new(false, &format!("{number}.test"), 80);
+            pool.park(&origin, link(&pool).await);
+        }
+        assert_eq!(pool.idle(), MAX_IDLE);
+        assert_eq!(pool.origins(), MAX_IDLE);
+    }
+
+    #[tokio::test]
+    async fn a_connection_expires_by_how_long_it_was_idle() {
+        let (pool, origin) = (Pool::default(), Origin::new(false, "one.test", 80));
+        let link = link(&pool).await;
+        let id = link.id;
+        let before = Instant::now();
+        pool.park(&origin, link);
+        let next = pool.expire(&origin, id, before + MAX_AGE - Duration::from_millis(1));
+        assert!(next.is_some_and(|next| next >= before + MAX_AGE));
+        assert_eq!(pool.idle(), 1);
+        assert_eq!(pool.expire(&origin, id, Instant::now() + MAX_AGE), None);
+        assert_eq!((pool.idle(), pool.origins()), (0, 0));
+    }
 }
