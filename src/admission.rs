@@ -62,6 +62,8 @@ impl Share {
 #[derive(Clone, Copy, Debug)]
 pub struct Situation {
     pub upstream_is_bottleneck: bool,
+    /// No task is in flight: the workers are stopped, and holding calls back helps nobody.
+    pub idle: bool,
     /// Free places in the ready queue.
     pub room: usize,
     /// Due tasks rest in the store.
@@ -73,7 +75,7 @@ pub struct Situation {
 /// How many of the waiting calls may be accepted now.
 #[must_use]
 pub fn accepts_allowed(situation: Situation) -> usize {
-    if situation.upstream_is_bottleneck {
+    if situation.upstream_is_bottleneck || situation.idle {
         usize::MAX
     } else if situation.backlog {
         // The backlog must shrink: fewer in than out, yet never a closed door.
@@ -105,14 +107,21 @@ mod tests {
 
     #[test]
     fn a_slow_upstream_never_closes_the_door() {
-        let situation = Situation { upstream_is_bottleneck: true, room: 0, backlog: true, settles: 0 };
+        let situation = Situation { upstream_is_bottleneck: true, idle: false, room: 0, backlog: true, settles: 0 };
+        assert_eq!(accepts_allowed(situation), usize::MAX);
+    }
+
+    #[test]
+    fn stopped_workers_never_close_the_door() {
+        let situation =
+            Situation { upstream_is_bottleneck: false, idle: true, room: 0, backlog: false, settles: 0 };
         assert_eq!(accepts_allowed(situation), usize::MAX);
     }
 
     proptest! {
         #[test]
         fn with_a_backlog_of_our_own_fewer_come_in_than_go_out(settles in 2usize..2000, room in 0usize..2000) {
-            let situation = Situation { upstream_is_bottleneck: false, room, backlog: true, settles };
+            let situation = Situation { upstream_is_bottleneck: false, idle: false, room, backlog: true, settles };
             prop_assert!(accepts_allowed(situation) < settles);
             prop_assert!(accepts_allowed(situation) >= 1);
         }

@@ -74,7 +74,7 @@ pub fn decode(
     coding: Coding,
     body: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
 ) -> GatewayBody {
-    let reader = StreamReader::new(body.map_err(std::io::Error::other).own());
+    let reader = StreamReader::new(body.map_err(std::io::Error::other).boxed());
     match coding {
         Coding::Gzip => stream(GzipDecoder::new(reader)),
         Coding::Deflate => stream(ZlibDecoder::new(reader)),

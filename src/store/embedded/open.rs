@@ -114,8 +114,7 @@ impl Store {
             Arc::clone(&inbox),
             lanes.clone(),
             Arc::clone(&deliveries),
-            &recovered.upstream_ids,
-            recovered.unfinished,
+            &recovered,
             Arc::clone(&full),
             options,
         );
@@ -242,10 +241,11 @@ fn read_secrets(connection: &Connection, ring: &KeyRing, path: &Path) -> Result<
     Ok(FingerprintKey::new(key))
 }
 
-struct Recovered {
+/// What an opening store found.
+pub(super) struct Recovered {
     /// By lane.
-    upstream_ids: Vec<i64>,
-    unfinished: u64,
+    pub upstream_ids: Vec<i64>,
+    pub unfinished: u64,
     last: Seq,
 }
 

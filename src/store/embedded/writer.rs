@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use super::apply::{self, Effect};
 use super::claim;
 use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
-use super::open::{NEVER, OpenOptions};
+use super::open::{NEVER, OpenOptions, Recovered};
 use super::retention;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
@@ -84,15 +84,14 @@ impl Writer {
         inbox: Arc<Inbox>,
         lanes: Vec<Arc<Lane>>,
         deliveries: Arc<Ready<ReadyDelivery>>,
-        upstream_ids: &[i64],
-        unfinished: u64,
+        recovered: &Recovered,
         full: Arc<AtomicBool>,
         options: &OpenOptions,
     ) -> Self {
         let now = options.clock.steady();
         let lanes = lanes
             .into_iter()
-            .zip(upstream_ids)
+            .zip(&recovered.upstream_ids)
             // Due at once: the first look finds out what a crash left.
             .map(|(lane, &upstream)| WriterLane { lane, upstream, due: now, share: Share::new(now) })
             .collect();
@@ -102,7 +101,7 @@ impl Writer {
             lanes,
             deliveries,
             delivery_due: now,
-            unfinished,
+            unfinished: recovered.unfinished,
             full,
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
@@ -160,7 +159,7 @@ impl Writer {
         let operations: Vec<_> = waiting.operations.drain(..count).collect();
         let mut batch = Batch { operations, accepts: Vec::new(), purge: waiting.purge.take() };
         let mut held_back = false;
-        let closing = waiting.phase == Phase::Closing;
+        let serving = waiting.phase == Phase::Serving;
         for (lane, queue) in self.lanes.iter_mut().zip(&mut waiting.accepts) {
             let (in_flight, outside) = lane.lane.load.sample();
             lane.share.sample(now, in_flight, outside);
@@ -169,11 +168,12 @@ impl Writer {
             }
             let situation = Situation {
                 upstream_is_bottleneck: lane.share.upstream_is_bottleneck(),
+                idle: in_flight == 0,
                 room: lane.lane.ready.room(),
                 backlog: lane.due <= now,
                 settles: batch.operations.len(),
             };
-            let allowed = if closing { usize::MAX } else { accepts_allowed(situation) };
+            let allowed = if serving { accepts_allowed(situation) } else { usize::MAX };
             let free = BATCH_MAX.saturating_sub(batch.operations.len() + batch.accepts.len()).max(1);
             let count = queue.len().min(allowed).min(free);
             batch.accepts.extend(queue.drain(..count));
