@@ -74,7 +74,7 @@ pub(crate) const HABITS: [Habit; 8] = [
         ],
     },
     Habit {
-        permille: [30, 160, 110],
+        permille: [70, 320, 210],
         purse: Purse::Visa,
         merchants: &[
             shop("Nando's", "NANDOS #", RESTAURANTS, 1_450, 4_890),
@@ -84,7 +84,7 @@ pub(crate) const HABITS: [Habit; 8] = [
         ],
     },
     Habit {
-        permille: [80, 110, 90],
+        permille: [150, 230, 190],
         purse: Purse::Visa,
         merchants: &[
             shop("Amazon", "AMAZON.CO.UK*#", GENERAL, 599, 6_499),
@@ -103,7 +103,7 @@ pub(crate) const HABITS: [Habit; 8] = [
         ],
     },
     Habit {
-        permille: [14, 22, 18],
+        permille: [30, 48, 38],
         purse: Purse::Amex,
         merchants: &[
             shop("John Lewis", "JOHN LEWIS #", GENERAL, 1_800, 16_500),
@@ -112,7 +112,7 @@ pub(crate) const HABITS: [Habit; 8] = [
         ],
     },
     Habit {
-        permille: [12, 40, 25],
+        permille: [30, 90, 60],
         purse: Purse::Euro,
         merchants: &[
             shop("SNCF", "SNCF INTERNET", PUBLIC_TRANSPORT, 1_900, 8_700),

@@ -45,7 +45,7 @@ pub(crate) struct Story {
 impl Plan {
     fn draw(seed: &Seed, town: &str) -> Self {
         let mut dice = seed.child("plan").dice();
-        let salary = dice.between(2_450, 3_900) * 100;
+        let salary = dice.between(2_250, 3_300) * 100;
         Self {
             rent: Money(salary * dice.between(28, 34) / 100 / 500 * 500),
             landlord: dice.pick(&LANDLORDS),
@@ -121,7 +121,7 @@ impl Life<'_> {
     fn open(&mut self) {
         let mut dice = self.seed.child("opening").dice();
         for (purse, low, high) in
-            [(Purse::Current, 900, 2_400), (Purse::Savings, 2_500, 14_000), (Purse::Euro, 350, 1_900)]
+            [(Purse::Current, 1_600, 2_900), (Purse::Savings, 2_500, 14_000), (Purse::Euro, 350, 1_900)]
         {
             let event = Event::new("TRANSFER FROM PREVIOUS BANK", Category::Transfer);
             self.ledgers.receive(FIRST_DAY, purse, Money(dice.between(low * 100, high * 100)), event);
