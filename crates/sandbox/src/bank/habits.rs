@@ -150,7 +150,7 @@ const UTILITIES: &[&str] = &["Bills and Utilities", "Utilities"];
 
 pub(crate) const BILLS: [Bill; 7] = [
     bill("CITY COUNCIL TAX", "council tax", &["Taxes", "Local Tax"], 3, (10_800, 16_900), 0),
-    bill("THAMES WATER", "water", UTILITIES, 5, (2_400, 4_100), 0),
+    bill("CITY WATER", "water", UTILITIES, 5, (2_400, 4_100), 0),
     bill("OCTOPUS ENERGY", "energy", UTILITIES, 8, (7_800, 14_500), 18),
     bill("BT BROADBAND", "broadband", &["Bills and Utilities", "Internet"], 11, (2_799, 4_499), 0),
     bill("EE LIMITED", "mobile", &["Bills and Utilities", "Mobile Phone"], 14, (1_200, 3_200), 9),

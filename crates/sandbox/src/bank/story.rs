@@ -71,13 +71,16 @@ impl Plan {
 }
 
 /// The reference that a mandate's payments carry.
-pub(crate) fn reference(seed: &Seed, label: &str) -> String {
+fn reference(seed: &Seed, label: &str) -> String {
     seed.child(label).hex(10).to_uppercase()
 }
 
-/// The reference under which a card's bill is collected from the current account.
-pub(crate) fn card_reference(card: Purse) -> &'static str {
-    if card == Purse::Amex { "AMEX CARD PAYMENT" } else { "VISA CARD PAYMENT" }
+/// Under which name and reference a card's bill is collected from the current account.
+pub(crate) fn card_mandate(card: Purse) -> (&'static str, &'static str) {
+    match card {
+        Purse::Amex => ("AMERICAN EXPRESS", "AMEX CARD PAYMENT"),
+        _ => ("MOCK BANK VISA", "VISA CARD PAYMENT"),
+    }
 }
 
 fn raised(amount: Money, year: i16) -> Money {
@@ -197,10 +200,10 @@ impl Life<'_> {
             if owed.0 <= 0 {
                 continue;
             }
-            let name = if card == Purse::Amex { "AMERICAN EXPRESS" } else { "MOCK BANK VISA" };
+            let (name, reference) = card_mandate(card);
             let debit = Event::new(name, Category::DirectDebit)
                 .classified(&["Transfer", "Credit Card Payment"])
-                .with_reference(card_reference(card));
+                .with_reference(reference);
             self.ledgers.spend(day, Purse::Current, owed, debit);
             let thanks = Event::new("PAYMENT RECEIVED - THANK YOU", Category::Credit);
             self.ledgers.receive(day, card, owed, thanks);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Reply, Server};
 
-/// Every path of one user, with the number of results expected (`None`: any).
+/// Every path that answers this user.
 async fn paths(bank: &Server, token: &str) -> Vec<String> {
     let mut paths: Vec<String> =
         ["me", "info", "accounts", "cards"].map(|path| format!("/data/v1/{path}")).into();

@@ -132,10 +132,11 @@ async fn a_stop_cuts_idle_connections_and_slow_answers_at_once() {
     while bank.get("/calls", "").await.json().as_array().unwrap().is_empty() {}
     let address = bank.address.clone();
     // A guard against hanging, not a measurement: without the cut the idle connection stays for ever.
-    tokio::time::timeout(Duration::from_secs(60), bank.stop()).await.expect("the bank stops");
-    for mut stream in [slow, idle] {
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest).await;
-    }
+    tokio::time::timeout(Duration::from_mins(1), bank.stop()).await.expect("the bank stops");
+    let mut rest = Vec::new();
+    // The cut may arrive as an end or as a reset.
+    let _ = slow.read_to_end(&mut rest).await;
+    assert!(rest.is_empty(), "the slow answer never comes");
+    let _ = idle.read_to_end(&mut rest).await;
     assert!(TcpStream::connect(&address).await.is_err(), "nobody listens any more");
 }
