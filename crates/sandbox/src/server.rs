@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 
 /// Further connections wait in the listener's backlog.
 const CONNECTIONS_MAX: usize = 4096;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// For a request's head, counted from the answer before it: also how long a connection may be idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -10,7 +10,7 @@ use super::habits::BILLS;
 use super::ledger::{Line, Purse};
 use super::money::Money;
 use super::seed::Seed;
-use super::story::{FIRST_DAY, RENT_DAY, SAVING_DAY, Story, card_reference, reference};
+use super::story::{FIRST_DAY, RENT_DAY, SAVING_DAY, Story, card_mandate};
 use super::transactions::{Holding, Statement};
 
 const SORT_CODE: &str = "04-00-04";
@@ -118,7 +118,7 @@ impl Account {
         let reserved: Money = story.pending(purse).map(|line| line.amount).sum();
         let overdraft = Money(if purse == Purse::Current { 50_000 } else { 0 });
         let (standing_orders, direct_debits) = match purse {
-            Purse::Current => (standing_orders(&own, story, today), direct_debits(seed, &own, story, today)),
+            Purse::Current => (standing_orders(&own, story, today), direct_debits(&own, story, today)),
             _ => (Vec::new(), Vec::new()),
         };
         Self {
@@ -214,23 +214,19 @@ fn collection_from(day: Date, day_of_month: i8) -> Date {
     (0..35).map(|days| shifted(day, days)).find(|next| collected_on(*next, day_of_month)).unwrap_or(day)
 }
 
-fn direct_debits(seed: &Seed, own: &Seed, story: &Story, today: Date) -> Vec<DirectDebit> {
+fn direct_debits(own: &Seed, story: &Story, today: Date) -> Vec<DirectDebit> {
     let bills = BILLS.iter().enumerate().map(|(index, bill)| (bill.name, story.plan.bill_reference(index)));
-    let cards = Purse::CARDS.map(|card| match card {
-        Purse::Amex => ("AMERICAN EXPRESS", card_reference(card)),
-        _ => ("MOCK BANK VISA", card_reference(card)),
-    });
     let ledger = story.ledgers.of(Purse::Current);
     bills
-        .chain(cards)
+        .chain(Purse::CARDS.map(card_mandate))
         // A mandate that was never used has no previous payment to show.
-        .filter_map(|(name, label)| {
-            ledger.last_with(label).map(|line| direct_debit(seed, own, name, line, today))
+        .filter_map(|(name, mandate)| {
+            ledger.last_with(mandate).map(|last| direct_debit(own, name, mandate, last, today))
         })
         .collect()
 }
 
-fn direct_debit(seed: &Seed, own: &Seed, name: &'static str, last: &Line, today: Date) -> DirectDebit {
+fn direct_debit(own: &Seed, name: &'static str, mandate: &str, last: &Line, today: Date) -> DirectDebit {
     DirectDebit {
         direct_debit_id: own.child(name).hex(32),
         timestamp: stamp(today),
@@ -240,7 +236,7 @@ fn direct_debit(seed: &Seed, own: &Seed, name: &'static str, last: &Line, today:
         previous_payment_amount: -last.amount,
         currency: "GBP",
         meta: DirectDebitMeta {
-            provider_mandate_identification: reference(seed, name),
+            provider_mandate_identification: mandate.to_owned(),
             provider_account_id: own.hex(32),
         },
     }

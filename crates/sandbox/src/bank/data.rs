@@ -87,7 +87,9 @@ async fn answer(
     if !grant.allows(endpoint.scopes()) {
         return Err(ACCESS_DENIED.into());
     }
-    let time = desk.seen.count(format!("{} {method} {uri}", grant.user.name()));
+    // Not the whole URI: over HTTP/2 it names the host as well.
+    let target = uri.path_and_query().map_or("", |target| target.as_str());
+    let time = desk.seen.count(format!("{} {method} {target}", grant.user.name()));
     let verdict = verdict(&grant.user, time);
     match &verdict {
         Verdict::Refuse(refusal) => return Err(refusal.clone()),

@@ -74,7 +74,7 @@ pub(crate) const HABITS: [Habit; 8] = [
         ],
     },
     Habit {
-        permille: [30, 160, 110],
+        permille: [70, 320, 210],
         purse: Purse::Visa,
         merchants: &[
             shop("Nando's", "NANDOS #", RESTAURANTS, 1_450, 4_890),
@@ -84,7 +84,7 @@ pub(crate) const HABITS: [Habit; 8] = [
         ],
     },
     Habit {
-        permille: [80, 110, 90],
+        permille: [150, 230, 190],
         purse: Purse::Visa,
         merchants: &[
             shop("Amazon", "AMAZON.CO.UK*#", GENERAL, 599, 6_499),
@@ -103,7 +103,7 @@ pub(crate) const HABITS: [Habit; 8] = [
         ],
     },
     Habit {
-        permille: [14, 22, 18],
+        permille: [30, 48, 38],
         purse: Purse::Amex,
         merchants: &[
             shop("John Lewis", "JOHN LEWIS #", GENERAL, 1_800, 16_500),
@@ -112,7 +112,7 @@ pub(crate) const HABITS: [Habit; 8] = [
         ],
     },
     Habit {
-        permille: [12, 40, 25],
+        permille: [30, 90, 60],
         purse: Purse::Euro,
         merchants: &[
             shop("SNCF", "SNCF INTERNET", PUBLIC_TRANSPORT, 1_900, 8_700),
@@ -150,7 +150,7 @@ const UTILITIES: &[&str] = &["Bills and Utilities", "Utilities"];
 
 pub(crate) const BILLS: [Bill; 7] = [
     bill("CITY COUNCIL TAX", "council tax", &["Taxes", "Local Tax"], 3, (10_800, 16_900), 0),
-    bill("THAMES WATER", "water", UTILITIES, 5, (2_400, 4_100), 0),
+    bill("CITY WATER", "water", UTILITIES, 5, (2_400, 4_100), 0),
     bill("OCTOPUS ENERGY", "energy", UTILITIES, 8, (7_800, 14_500), 18),
     bill("BT BROADBAND", "broadband", &["Bills and Utilities", "Internet"], 11, (2_799, 4_499), 0),
     bill("EE LIMITED", "mobile", &["Bills and Utilities", "Mobile Phone"], 14, (1_200, 3_200), 9),

@@ -74,6 +74,7 @@ mod tests {
 
     #[test]
     fn a_seed_gives_the_same_values_for_ever() {
+        // Both values come from another implementation of SHA-256 and xoshiro256++.
         let seed = Seed::of_user("john").child("a label");
         assert_eq!(seed.hex(16), "918685a18a5da4b4");
         let mut dice = seed.dice();

@@ -45,7 +45,7 @@ pub(crate) struct Story {
 impl Plan {
     fn draw(seed: &Seed, town: &str) -> Self {
         let mut dice = seed.child("plan").dice();
-        let salary = dice.between(2_450, 3_900) * 100;
+        let salary = dice.between(2_250, 3_300) * 100;
         Self {
             rent: Money(salary * dice.between(28, 34) / 100 / 500 * 500),
             landlord: dice.pick(&LANDLORDS),
@@ -71,13 +71,16 @@ impl Plan {
 }
 
 /// The reference that a mandate's payments carry.
-pub(crate) fn reference(seed: &Seed, label: &str) -> String {
+fn reference(seed: &Seed, label: &str) -> String {
     seed.child(label).hex(10).to_uppercase()
 }
 
-/// The reference under which a card's bill is collected from the current account.
-pub(crate) fn card_reference(card: Purse) -> &'static str {
-    if card == Purse::Amex { "AMEX CARD PAYMENT" } else { "VISA CARD PAYMENT" }
+/// Under which name and reference a card's bill is collected from the current account.
+pub(crate) fn card_mandate(card: Purse) -> (&'static str, &'static str) {
+    match card {
+        Purse::Amex => ("AMERICAN EXPRESS", "AMEX CARD PAYMENT"),
+        _ => ("MOCK BANK VISA", "VISA CARD PAYMENT"),
+    }
 }
 
 fn raised(amount: Money, year: i16) -> Money {
@@ -121,7 +124,7 @@ impl Life<'_> {
     fn open(&mut self) {
         let mut dice = self.seed.child("opening").dice();
         for (purse, low, high) in
-            [(Purse::Current, 900, 2_400), (Purse::Savings, 2_500, 14_000), (Purse::Euro, 350, 1_900)]
+            [(Purse::Current, 1_600, 2_900), (Purse::Savings, 2_500, 14_000), (Purse::Euro, 350, 1_900)]
         {
             let event = Event::new("TRANSFER FROM PREVIOUS BANK", Category::Transfer);
             self.ledgers.receive(FIRST_DAY, purse, Money(dice.between(low * 100, high * 100)), event);
@@ -197,10 +200,10 @@ impl Life<'_> {
             if owed.0 <= 0 {
                 continue;
             }
-            let name = if card == Purse::Amex { "AMERICAN EXPRESS" } else { "MOCK BANK VISA" };
+            let (name, reference) = card_mandate(card);
             let debit = Event::new(name, Category::DirectDebit)
                 .classified(&["Transfer", "Credit Card Payment"])
-                .with_reference(card_reference(card));
+                .with_reference(reference);
             self.ledgers.spend(day, Purse::Current, owed, debit);
             let thanks = Event::new("PAYMENT RECEIVED - THANK YOU", Category::Credit);
             self.ledgers.receive(day, card, owed, thanks);
