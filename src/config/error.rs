@@ -24,7 +24,9 @@ pub enum ConfigError {
     #[error("--upstream is for a configuration with one upstream at most; this one has {0}")]
     UpstreamAmbiguous(usize),
 
-    #[error("there is no upstream: give one with --upstream http://host:port or an [[upstreams]] entry")]
+    #[error(
+        "there is no upstream to serve: give one with `--upstream http://host:port`, or in ringback.toml as `[[upstreams]]` with `url = \"http://host:port\"`"
+    )]
     NoUpstream,
     #[error(
         "two [[upstreams]] have the name `{0}`; a name is stored with each task and must be one of a kind"
@@ -83,7 +85,7 @@ pub enum ConfigError {
     HeaderNameInvalid { upstream: String, table: &'static str, name: String },
     #[error("upstream `{upstream}`: the value of `{name}` in `headers.{table}` cannot be sent in a header")]
     HeaderValueInvalid { upstream: String, table: &'static str, name: String },
-    #[error("upstream `{upstream}`: `headers.{table}` cannot set `{name}`, {why}")]
+    #[error("upstream `{upstream}`: `headers.{table}` cannot hold `{name}`: {why}")]
     HeaderReserved { upstream: String, table: &'static str, name: String, why: &'static str },
     #[error("upstream `{upstream}`: the header `{name}` is set twice")]
     HeaderTwice { upstream: String, name: String },

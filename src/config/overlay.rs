@@ -180,7 +180,7 @@ pub fn lay<'s>(base: &mut Table<'s>, over: Table<'s>) -> Result<(), Gap> {
         let under = base.get_mut(key.get_ref().as_ref()).map(Spanned::get_mut);
         let is_upstreams = key.get_ref() == "upstreams";
         match (under, node.into_inner()) {
-            (Some(DeValue::Table(under)), DeValue::Table(over)) => lay(under, over)?,
+            (Some(DeValue::Table(under)), DeValue::Table(over)) if !under.is_empty() => lay(under, over)?,
             (Some(DeValue::Array(under)), DeValue::Table(over)) => {
                 lay_numbered(under, over).map_err(|gap| gap.or_in(key.get_ref()))?;
             }

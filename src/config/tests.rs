@@ -284,6 +284,17 @@ fn header_values_come_from_files_trimmed() {
 }
 
 #[test]
+fn a_header_in_another_letter_case_replaces_the_one_below() {
+    let base = file("[upstreams.headers]\nset = { X-Api-Key = \"old\" }\n");
+    let config = with_env(&base, &[("RINGBACK_UPSTREAMS__0__HEADERS__SET__X_API_KEY", "new")]);
+    let set = &config.unwrap_or_else(|e| panic!("{e}")).upstreams[0].headers.set;
+    assert_eq!(
+        set.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>(),
+        [("x-api-key", "new")]
+    );
+}
+
+#[test]
 fn what_is_shown_reads_back_as_the_same_and_hides_secrets() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");

@@ -113,12 +113,12 @@ fn headers(findings: &mut Findings, upstream: &UpstreamConfig, at: &str) {
         }
     }
     for name in &headers.remove {
-        let is_wrong = HeaderName::from_bytes(name.as_bytes()).is_err();
-        findings.add_if(is_wrong, format!("{at}.headers.remove"), || ConfigError::HeaderNameInvalid {
-            upstream: upstream.name.clone(),
-            table: "remove",
-            name: name.clone(),
-        });
+        let (upstream, table, key) = (upstream.name.clone(), "remove", format!("{at}.headers.remove"));
+        if HeaderName::from_bytes(name.as_bytes()).is_err() {
+            findings.add(key, ConfigError::HeaderNameInvalid { upstream, table, name: name.clone() });
+        } else if let Some(why) = reserved(name) {
+            findings.add(key, ConfigError::HeaderReserved { upstream, table, name: name.clone(), why });
+        }
     }
 }
 

@@ -228,9 +228,12 @@ fn a_header_that_http_cannot_carry_is_refused() {
 }
 
 #[test]
-fn a_header_of_the_connection_cannot_be_set() {
+fn a_header_of_the_connection_cannot_be_set_or_removed() {
     for name in ["Connection", "Transfer-Encoding", "content-length", "Host", "Upgrade", "TE", "keep-alive"] {
         code(&format!("[upstreams.headers]\nset = {{ {name} = \"a\" }}\n"), "header_reserved");
+    }
+    for name in ["Host", "content-length"] {
+        code(&format!("[upstreams.headers]\nremove = [\"{name}\"]\n"), "header_reserved");
     }
     accepted("[upstreams.headers]\nset = { X-Api-Key = \"a\" }\nremove = [\"Cookie\"]\n");
 }

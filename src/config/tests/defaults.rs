@@ -2,12 +2,12 @@
 
 use serde::de::value::Error;
 use serde::de::{DeserializeOwned, Error as _, Visitor};
-use serde::forward_to_deserialize_any;
+use serde::{Deserialize as _, forward_to_deserialize_any};
 use toml::de::DeValue;
 
 use crate::config::tree::{Table, at};
 use crate::config::{
-    Config, CorsConfig, HeadersConfig, IdentityConfig, RetentionConfig, RetryConfig, ServerConfig,
+    Config, CorsConfig, HeadersConfig, IdentityConfig, RetentionConfig, RetryConfig, ServerConfig, Sources,
     StoreConfig, UpstreamConfig, WebhooksConfig, load,
 };
 
@@ -92,5 +92,90 @@ fn the_default_statuses_are_those_of_the_domain() {
         (&config.upstreams[0].retry.statuses, crate::outcome::TransientStatuses::default());
     for status in 100..1000 {
         assert_eq!(statuses.contains(status), domain.contains(status), "{status}");
+    }
+}
+
+/// Every key that holds a value, with its default; of an upstream as `upstreams.0.…`.
+fn leaves(table: &Table<'_>, path: &str, found: &mut Vec<(String, String)>) {
+    for (key, node) in table {
+        let path = format!("{path}{}", key.get_ref());
+        match node.get_ref() {
+            DeValue::Table(inner) if !inner.is_empty() => leaves(inner, &format!("{path}."), found),
+            DeValue::Array(list)
+                if matches!(list.first().map(toml::Spanned::get_ref), Some(DeValue::Table(_))) =>
+            {
+                let Some(DeValue::Table(template)) = list.first().map(toml::Spanned::get_ref) else {
+                    continue;
+                };
+                leaves(template, &format!("{path}.0."), found);
+            }
+            _ => {
+                let value =
+                    toml::Value::deserialize(toml::de::ValueDeserializer::from(node.clone())).unwrap();
+                found.push((path, value.to_string()));
+            }
+        }
+    }
+}
+
+fn all_leaves() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    leaves(&load::known(), "", &mut found);
+    assert!(found.len() > 50, "{found:?}");
+    found
+}
+
+#[test]
+fn every_key_can_be_set_by_a_variable() {
+    for (key, default) in all_leaves() {
+        let name = format!("RINGBACK_{}", key.to_uppercase().replace('.', "__"));
+        let value = if key == "upstreams.0.url" { String::from("http://b") } else { default };
+        let base = Some(String::from("[[upstreams]]\nurl = \"http://a\"\n"));
+        let sources = Sources { base, env: vec![(name.clone(), value)], ..Sources::default() };
+        let loaded = Config::load_shown(sources).unwrap_or_else(|errors| panic!("{key}: {errors}"));
+        assert!(loaded.shown.contains(&format!("# {name}\n")), "{name}: {}", loaded.shown);
+    }
+}
+
+#[test]
+fn no_value_of_any_key_makes_loading_panic_and_a_wrong_type_names_its_key() {
+    let values = [
+        "5",
+        "-1",
+        "1.5",
+        "nan",
+        "true",
+        "\"\"",
+        "\"x\"",
+        "[]",
+        "[1]",
+        "[[1]]",
+        "{}",
+        "{ a = 1 }",
+        "1979-05-27",
+    ];
+    for (key, _) in all_leaves() {
+        for value in values {
+            let name = key.rsplit('.').next().unwrap();
+            let section = key.trim_end_matches(name).trim_end_matches('.');
+            let (list, section) = match section.split_once(".0") {
+                Some((list, rest)) => (format!("[[{list}]]\n"), format!("{list}{rest}")),
+                None => (String::new(), section.to_owned()),
+            };
+            let heading = if list.is_empty() || section != "upstreams" {
+                format!("[{section}]\n")
+            } else {
+                String::new()
+            };
+            let text = format!("{list}{heading}{name} = {value}\n");
+            let Err(errors) = Config::from_toml(&text) else { continue };
+            for problem in errors.0.iter().filter(|problem| problem.error.code() == "bad_value") {
+                assert!(problem.to_string().contains(name), "{text}: {problem}");
+                assert!(
+                    problem.place.as_deref().is_some_and(|place| place.starts_with("ringback.toml:")),
+                    "{problem}"
+                );
+            }
+        }
     }
 }
