@@ -44,10 +44,8 @@ pub enum CommandError {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error("cannot listen on {address} ({flag}): {why}")]
-    Bind { address: SocketAddr, flag: &'static str, why: io::Error },
-    #[error("the sandbox bank cannot open its directory: {0}")]
-    Bank(String),
+    #[error(transparent)]
+    Bank(#[from] ::sandbox::BankError),
     #[error("RINGBACK_LOG must be one of error, warn, info, debug and trace")]
     LogLevel,
     #[error("cannot write to the standard output: {0}")]

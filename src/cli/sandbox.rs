@@ -10,7 +10,7 @@ use clap::Args;
 use super::guide::Guide;
 use super::{CommandError, LogArgs, environment, flag, print, serve, warn_of_relaxations};
 use crate::config::{Config, Sources};
-use crate::service::{self, Extra};
+use crate::service::{self, Extra, StartError};
 
 const LISTEN: SocketAddr = loopback(8080);
 const ADMIN_LISTEN: SocketAddr = loopback(8081);
@@ -47,13 +47,12 @@ const fn loopback(port: u16) -> SocketAddr {
 impl Sandbox {
     pub fn run(self) -> Result<(), CommandError> {
         self.log.start()?;
-        let (bank_listener, bank_address) = bind(self.bank_listen, "--bank-listen")?;
-        let (inbox_listener, inbox_address) = bind(self.inbox_listen, "--inbox-listen")?;
+        let (bank_listener, bank_address) = bind(self.bank_listen)?;
+        let (inbox_listener, inbox_address) = bind(self.inbox_listen)?;
         let mut config = Config::load(self.sources(bank_address))?;
         warn_of_relaxations(&config);
         let listeners = serve::bind(&mut config)?;
-        let bank = ::sandbox::Bank::open(&config.server.data_dir.join("bank"))
-            .map_err(|error| CommandError::Bank(error.to_string()))?;
+        let bank = ::sandbox::Bank::open(&config.server.data_dir.join("bank"))?;
         let inbox = ::sandbox::Inbox::new();
         if let Some(guide) = Guide::new(&config, UPSTREAM, bank_address, inbox_address) {
             print(&guide.text())?;
@@ -118,10 +117,9 @@ fn base(listen: SocketAddr, bank: SocketAddr) -> String {
 }
 
 /// A listener and the address under which this machine calls it.
-fn bind(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), CommandError> {
-    let refused = |why| CommandError::Bind { address, flag, why };
-    let listener = TcpListener::bind(address).map_err(refused)?;
-    let bound = listener.local_addr().map_err(refused)?;
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listener = service::bind(address)?;
+    let bound = listener.local_addr().unwrap_or(address);
     Ok((listener, callable(bound)))
 }
 

@@ -17,6 +17,8 @@ const LONGEST_URI: u64 = 65_534;
 /// Above it a number of connections or calls is a slip of the hand.
 const MOST_AT_ONCE: u64 = 1_000_000;
 
+const MOST_THREADS: u64 = 1024;
+
 /// Something to complain about and the key to look at, list entries by number.
 pub struct Finding {
     pub key: String,
@@ -80,6 +82,9 @@ fn server(findings: &mut Findings, server: &ServerConfig) {
     } else if listen.ip().is_unspecified() {
         findings.add("server.listen", ConfigError::PublicUrlMissing(listen.to_string()));
     }
+    findings
+        .add_if(server.data_dir.as_os_str().is_empty(), "server.data_dir", || ConfigError::DataDirMissing);
+    findings.range("server.threads", u64::try_from(server.threads).unwrap_or(u64::MAX), 0, MOST_THREADS);
     findings.add_if(server.max_body_bytes > server.max_buffered_bytes, "server.max_body_bytes", || {
         ConfigError::BodyAboveBuffer
     });

@@ -100,6 +100,8 @@ pub enum ConfigError {
     PublicUrlMissing(String),
     #[error("`server.public_url` {0}")]
     PublicUrlInvalid(&'static str),
+    #[error("`server.data_dir` is empty; name a directory")]
+    DataDirMissing,
     #[error("`server.listen` and `server.admin_listen` are both {0}; give each its own port")]
     ListenTwice(String),
     #[error("`store.url` must be \"sqlite\" or \"sqlite:/path/to/file\"")]
@@ -157,6 +159,7 @@ impl ConfigError {
             Self::CorsOriginInvalid { .. } => "cors_origin_invalid",
             Self::PublicUrlMissing(_) => "public_url_missing",
             Self::PublicUrlInvalid(_) => "public_url_invalid",
+            Self::DataDirMissing => "data_dir_missing",
             Self::ListenTwice(_) => "listen_twice",
             Self::StoreUrlInvalid => "store_url_invalid",
             Self::StoreNotSupported => "store_not_supported",

@@ -210,6 +210,17 @@ fn a_limit_that_the_http_library_cannot_keep_is_refused() {
 }
 
 #[test]
+fn an_empty_data_directory_is_refused() {
+    code("[server]\ndata_dir = \"\"\n", "data_dir_missing");
+}
+
+#[test]
+fn more_threads_than_any_machine_has_are_refused() {
+    code("[server]\nthreads = 1025\n", "limit_out_of_range");
+    accepted("[server]\nthreads = 1024\n");
+}
+
+#[test]
 fn a_task_that_is_forgotten_before_its_result_is_refused() {
     code("[retention]\nresults = \"2h\"\ntasks = \"1h\"\n", "retention_order");
     accepted("[retention]\nresults = \"1h\"\ntasks = \"1h\"\n");
