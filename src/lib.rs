@@ -19,6 +19,7 @@
 //! | [`identity`] | from an access token to a credentials id |
 //! | [`guard`] | which addresses a webhook may be sent to |
 //! | [`seal`] | what is encrypted at rest, and with which key |
+//! | [`header_block`] | a header section as one value to seal |
 //! | [`telemetry`] | logs and metrics: the names of both |
 //! | [`task`], [`outcome`], [`delivery`], [`backoff`], [`lease`], [`id`] | the domain: pure, no I/O, no clock |
 //! | [`admission`] | how many calls the writer may accept now: pure |
@@ -34,6 +35,7 @@ pub mod config;
 pub mod delivery;
 pub mod gateway;
 pub mod guard;
+pub mod header_block;
 pub mod id;
 pub mod identity;
 pub mod janitor;

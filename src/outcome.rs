@@ -14,9 +14,11 @@ use crate::clock::Timestamp;
 use crate::task::Safety;
 
 mod retry_after;
+mod said;
 mod statuses;
 
 pub use retry_after::RetryAfter;
+pub use said::{Said, UpstreamsError};
 pub use statuses::TransientStatuses;
 
 /// What an upstream promises about an unsafe call that arrives twice.
@@ -122,6 +124,23 @@ impl FailureCode {
         }
     }
 
+    /// The code of this text, as stored.
+    #[must_use]
+    pub fn from_stored(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+
+    const ALL: [Self; 8] = [
+        Self::UpstreamError,
+        Self::UpstreamTimeout,
+        Self::UpstreamUnreachable,
+        Self::UpstreamRedirected,
+        Self::ResultTooLarge,
+        Self::DeadlineExceeded,
+        Self::OutcomeUnknown,
+        Self::InternalError,
+    ];
+
     /// One sentence for the caller.
     #[must_use]
     pub fn description(self) -> &'static str {
@@ -156,6 +175,8 @@ pub enum Reason {
     DeadlineExceeded,
     /// The node stopped between sending and settling.
     Interrupted,
+    /// What was stored does not open with any key here.
+    Unreadable,
     /// A defect of ours.
     Panicked,
 }
@@ -169,6 +190,7 @@ impl Reason {
             Self::RetriesExhausted => "retries_exhausted",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Interrupted => "interrupted",
+            Self::Unreadable => "unreadable",
             Self::Panicked => "panicked",
         }
     }
@@ -211,6 +233,12 @@ pub struct RetryPolicy {
 /// Statuses that say "not done": an unsafe call may be sent again after them.
 const REFUSED_UNDONE: [u16; 4] = [408, 425, 429, 503];
 
+/// Statuses after which an unsafe call may or may not have taken effect: the answer came from a
+/// failure in mid-work, or from a gateway that lost sight of the one who did the work.
+fn leaves_effect_unknown(status: u16) -> bool {
+    matches!(status, 500 | 502 | 504 | 520..=529)
+}
+
 /// The longest wait an upstream's `Retry-After` is believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
@@ -232,21 +260,23 @@ pub fn judge(exchange: Exchange, safety: Safety, statuses: &TransientStatuses) -
         Exchange::NoAnswer(NoAnswer::Broken) => {
             (Outcome::Transient, failure(FailureCode::UpstreamError, Reason::RetriesExhausted, false))
         }
-        Exchange::TooLarge { .. } => {
+        Exchange::TooLarge { status: 200..=299 } => {
             (Outcome::Fatal, failure(FailureCode::ResultTooLarge, Reason::NotTransient, false))
         }
-        Exchange::Answered { status, .. } => {
+        // An error's status says what to do, however long its page is.
+        Exchange::Answered { status, .. } | Exchange::TooLarge { status } => {
             let error = |reason, unknown| failure(FailureCode::UpstreamError, reason, unknown);
+            let unknown = !repeatable && leaves_effect_unknown(status);
             match status {
                 200..=299 => (Outcome::Success, error(Reason::NotTransient, false)),
                 300..=399 => {
                     (Outcome::Fatal, failure(FailureCode::UpstreamRedirected, Reason::NotTransient, false))
                 }
-                _ if !statuses.contains(status) => (Outcome::Fatal, error(Reason::NotTransient, false)),
+                _ if !statuses.contains(status) => (Outcome::Fatal, error(Reason::NotTransient, unknown)),
                 _ if repeatable || REFUSED_UNDONE.contains(&status) => {
                     (Outcome::Transient, error(Reason::RetriesExhausted, false))
                 }
-                _ => (Outcome::Fatal, error(Reason::NotRepeatable, status >= 500)),
+                _ => (Outcome::Fatal, error(Reason::NotRepeatable, unknown)),
             }
         }
     }

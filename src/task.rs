@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use crate::id::TaskId;
+
 /// Exactly four, as users see them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -57,6 +59,44 @@ impl Safety {
         match *method {
             Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE => Self::Repeatable,
             _ => Self::Unsafe,
+        }
+    }
+}
+
+/// The public addresses of an upstream's tasks. Made from configuration alone, never from a call's
+/// `Host`: whoever sends a call must not choose where its results seem to live.
+#[derive(Clone)]
+pub struct PublicUris {
+    public_url: String,
+    results: String,
+}
+
+impl PublicUris {
+    /// `public_url` without a trailing slash; `prefix` as configured, `/` for the root.
+    #[must_use]
+    pub fn new(public_url: &str, prefix: &str, results_path: &str) -> Self {
+        let prefix = prefix.trim_end_matches('/');
+        Self { public_url: public_url.to_owned(), results: format!("{public_url}{prefix}{results_path}/") }
+    }
+
+    /// `results_uri`: where the result of this task is read.
+    #[must_use]
+    pub fn results_uri(&self, id: TaskId) -> String {
+        self.results_uri_of(&id.to_string())
+    }
+
+    /// As [`PublicUris::results_uri`], of an id that is text already.
+    #[must_use]
+    pub fn results_uri_of(&self, id: &str) -> String {
+        format!("{}{id}", self.results)
+    }
+
+    /// `request_uri`: the call as its sender would write it, without our own parameters.
+    #[must_use]
+    pub fn request_uri(&self, path: &str, query: Option<&str>) -> String {
+        match query {
+            Some(query) => format!("{}{path}?{query}", self.public_url),
+            None => format!("{}{path}", self.public_url),
         }
     }
 }

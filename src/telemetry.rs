@@ -1,4 +1,6 @@
-//! What a node says about itself: logs and metrics. Never a token, a header value, a body or the query
-//! of a webhook URI.
+//! Logs and metrics: what is said, and under which names.
+//!
+//! Refuses to say anything secret: a token, a header value, a body or a webhook's query is in neither.
 
 pub mod logs;
+pub mod metrics;

@@ -1,1 +1,188 @@
-//! placeholder
+//! Runs tasks and deliveries. The only place that joins store, upstream and webhook.
+//!
+//! It takes leased work from the ready queues, a permit first, so that nothing is held that cannot run.
+//! It decides nothing itself: outcomes go through [`crate::outcome::decide`] and
+//! [`crate::delivery::decide`]. Its invariants: whatever leaves a ready queue is settled, or given back,
+//! or its lease ends with the process; a webhook leaves only after its result is on stable storage; a
+//! panic in one task ends that task and touches nothing else.
+
+mod answer;
+mod attempt;
+mod deliver;
+mod permits;
+mod request;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::guard::Rules;
+use crate::outcome::{Idempotency, Reason, RetryPolicy};
+use crate::seal::KeyRing;
+use crate::store::{Lane, ReadyDelivery, ReadyTask, Settled, Store, StoreError};
+use crate::task::PublicUris;
+use crate::telemetry::metrics::{DeliveryMetrics, UpstreamMetrics};
+use crate::upstream::Upstream;
+use crate::webhook::WebhookSender;
+use permits::DeliveryPermits;
+
+/// Pause before asking a store again that could not write.
+const STORE_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the work needs. One a node.
+pub struct Workshop {
+    pub store: Store,
+    pub ring: KeyRing,
+    pub clock: Clock,
+    pub benches: Vec<Bench>,
+    pub sender: WebhookSender,
+    pub rules: Arc<Rules>,
+    pub delivery_backoff: Backoff,
+    pub delivery_metrics: DeliveryMetrics,
+    pub delivery_permits: DeliveryPermits,
+}
+
+/// What the tasks of one upstream need.
+pub struct Bench {
+    pub lane: Arc<Lane>,
+    pub upstream: Arc<Upstream>,
+    pub policy: RetryPolicy,
+    pub idempotency: Idempotency,
+    pub max_result_bytes: u64,
+    pub concurrency: usize,
+    pub uris: PublicUris,
+    pub metrics: UpstreamMetrics,
+}
+
+/// The running dispatchers and everything they started.
+pub struct Worker {
+    workshop: Arc<Workshop>,
+    running: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Workshop {
+    /// At most `total` delivery attempts in flight, and `per_host` to one receiver.
+    #[must_use]
+    pub fn delivery_permits(total: usize, per_host: usize) -> DeliveryPermits {
+        DeliveryPermits::new(total, per_host)
+    }
+}
+
+impl Worker {
+    /// Starts one dispatcher a lane and one for deliveries.
+    #[must_use]
+    pub fn start(workshop: Arc<Workshop>) -> Self {
+        let worker = Self { workshop, running: TaskTracker::new(), stop: CancellationToken::new() };
+        for index in 0..worker.workshop.benches.len() {
+            let (workshop, running, stop) = worker.parts();
+            worker.running.spawn(dispatch_tasks(workshop, index, running, stop));
+        }
+        let (workshop, running, stop) = worker.parts();
+        worker.running.spawn(dispatch_deliveries(workshop, running, stop));
+        worker
+    }
+
+    fn parts(&self) -> (Arc<Workshop>, TaskTracker, CancellationToken) {
+        (Arc::clone(&self.workshop), self.running.clone(), self.stop.clone())
+    }
+
+    /// Claims nothing new, gives back what waits, and returns when nothing is held.
+    pub async fn drain(&self) {
+        self.workshop.store.stop_claiming();
+        self.stop.cancel();
+        self.give_back().await;
+        self.running.close();
+        self.running.wait().await;
+        // A batch that was under way may have handed off once more.
+        self.give_back().await;
+    }
+
+    async fn give_back(&self) {
+        let now = self.workshop.clock.steady();
+        let store = &self.workshop.store;
+        for lane in store.lanes() {
+            for task in lane.ready.take_all() {
+                // If the store cannot write now, the next start gives it back.
+                let _ = store.release_task(task.seq, task.lease, now).await;
+            }
+        }
+        for delivery in store.deliveries().take_all() {
+            let _ = store.release_delivery(delivery.seq, delivery.lease, now).await;
+        }
+    }
+}
+
+async fn dispatch_tasks(
+    workshop: Arc<Workshop>,
+    index: usize,
+    running: TaskTracker,
+    stop: CancellationToken,
+) {
+    let bench = &workshop.benches[index];
+    let permits = Arc::new(Semaphore::new(bench.concurrency));
+    while let Some((permit, task)) = stop
+        .run_until_cancelled(async {
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("never closed");
+            (permit, bench.lane.ready.next().await)
+        })
+        .await
+    {
+        running.spawn(run_task(Arc::clone(&workshop), index, task, permit));
+    }
+}
+
+async fn run_task(workshop: Arc<Workshop>, index: usize, mut task: ReadyTask, permit: OwnedSemaphorePermit) {
+    let bench = &workshop.benches[index];
+    let _in_flight = bench.lane.load.in_flight();
+    let carried = task.carried.take();
+    let attempt = AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried)).catch_unwind();
+    let delivery = if let Ok(delivery) = attempt.await {
+        delivery
+    } else {
+        tracing::error!(upstream = bench.lane.name, "a task panicked; it ends with internal_error");
+        attempt::end_internal(&workshop, bench, &task, Reason::Panicked).await;
+        None
+    };
+    drop(permit);
+    if let Some(delivery) = delivery {
+        let _outside = bench.lane.load.outside();
+        deliver::first_try(&workshop, delivery).await;
+    }
+}
+
+async fn dispatch_deliveries(workshop: Arc<Workshop>, running: TaskTracker, stop: CancellationToken) {
+    let deliveries = Arc::clone(workshop.store.deliveries());
+    while let Some((permit, delivery)) = stop
+        .run_until_cancelled(async {
+            let permit = workshop.delivery_permits.any_host().await;
+            (permit, deliveries.next().await)
+        })
+        .await
+    {
+        running.spawn(run_delivery(Arc::clone(&workshop), delivery, permit));
+    }
+}
+
+async fn run_delivery(workshop: Arc<Workshop>, delivery: ReadyDelivery, permit: OwnedSemaphorePermit) {
+    deliver::later_try(&workshop, &delivery).await;
+    drop(permit);
+}
+
+/// Asks the store until it has written: an outcome that is known must not be lost because the disk is
+/// full for a while. Ends with the process at the latest.
+async fn insist<F: Future<Output = Result<Settled, StoreError>>>(mut write: impl FnMut() -> F) -> Settled {
+    loop {
+        match write().await {
+            Ok(settled) => return settled,
+            Err(_) => tokio::time::sleep(STORE_PAUSE).await,
+        }
+    }
+}

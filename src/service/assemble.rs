@@ -1,0 +1,138 @@
+//! The parts of a node, joined.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::StartError;
+use crate::backoff::Backoff;
+use crate::client::{self, Client, SendError, TlsRoots};
+use crate::clock::Clock;
+use crate::config::{Config, UpstreamConfig};
+use crate::gateway::{Gateway, Route, Routes, cors::Cors, submit};
+use crate::guard::Rules;
+use crate::identity::{Fetch, FetchError, Identity};
+use crate::outcome::{NoAnswer, RetryPolicy};
+use crate::store::{LaneId, OpenOptions, Store};
+use crate::task::PublicUris;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstream;
+use crate::webhook::WebhookSender;
+use crate::worker::{Bench, Worker, Workshop};
+
+/// Leased tasks waiting for a permit, an upstream. Longer only makes webhooks later.
+const READY_CAPACITY: usize = 512;
+
+/// Time to fetch a JWK set.
+const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A node whose workers run.
+pub(super) struct Node {
+    pub store: Store,
+    pub worker: Worker,
+    pub gateway: Arc<Gateway>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+}
+
+impl Node {
+    /// Opens the store and starts the workers.
+    pub fn open(config: &Config) -> Result<Self, StartError> {
+        let clock = Clock::start();
+        let metrics = Arc::new(Metrics::default());
+        let (store, ring, fingerprint_key) = Store::open(&OpenOptions {
+            data_dir: config.server.data_dir.clone(),
+            database: config.store.url.strip_prefix("sqlite:").map(PathBuf::from),
+            key_file: std::env::var_os("RINGBACK_KEY_FILE").map(PathBuf::from),
+            upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
+            max_queued_tasks: config.server.max_queued_tasks,
+            ready_capacity: READY_CAPACITY,
+            clock,
+            commit_seconds: metrics.commit_seconds.clone(),
+        })?;
+        let fetch = fetch(Client::trusted(TlsRoots::system(), JWKS_TIMEOUT));
+        let rules = Arc::new(Rules::new(&config.webhooks));
+        let (mut routes, mut benches) = (Vec::new(), Vec::new());
+        for (index, upstream) in config.upstreams.iter().enumerate() {
+            let identity =
+                Identity::new(&upstream.identity, &upstream.name, &fingerprint_key, Arc::clone(&fetch))?;
+            let uris =
+                PublicUris::new(&config.server.public_url, &upstream.prefix, &upstream.results_path);
+            let metrics = metrics.upstream(&upstream.name);
+            let client = Arc::new(Upstream::new(upstream)?);
+            benches.push(Bench {
+                lane: Arc::clone(&store.lanes()[index]),
+                upstream: Arc::clone(&client),
+                policy: retry_policy(upstream),
+                idempotency: upstream.idempotency,
+                max_result_bytes: upstream.max_result_bytes,
+                concurrency: upstream.concurrency,
+                uris: uris.clone(),
+                metrics: metrics.clone(),
+            });
+            routes.push(Route {
+                cors: Cors::new(&upstream.cors),
+                config: upstream.clone(),
+                upstream: client,
+                identity,
+                lane: LaneId(index),
+                uris,
+                metrics,
+            });
+        }
+        let webhooks = &config.webhooks;
+        let workshop = Workshop {
+            store: store.clone(),
+            ring: ring.clone(),
+            clock,
+            benches,
+            sender: WebhookSender::new(webhooks),
+            rules: Arc::clone(&rules),
+            delivery_backoff: Backoff::new(webhooks.delays.clone(), webhooks.jitter),
+            delivery_metrics: metrics.deliveries(),
+            delivery_permits: Workshop::delivery_permits(
+                webhooks.concurrency,
+                webhooks.per_host_concurrency,
+            ),
+        };
+        let gateway = Gateway {
+            routes: Routes::new(routes),
+            server: config.server.clone(),
+            store: store.clone(),
+            ring,
+            clock,
+            rules,
+            buffer: Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes)),
+            metrics: Arc::clone(&metrics),
+        };
+        let worker = Worker::start(Arc::new(workshop));
+        Ok(Self { store, worker, gateway: Arc::new(gateway), metrics, clock })
+    }
+}
+
+fn retry_policy(upstream: &UpstreamConfig) -> RetryPolicy {
+    RetryPolicy {
+        backoff: Backoff::new(upstream.retry.delays.clone(), upstream.retry.jitter),
+        statuses: upstream.retry.statuses.clone(),
+    }
+}
+
+/// How identity gets a JWK set: over the connections for trusted addresses.
+fn fetch(client: Client) -> Fetch {
+    Arc::new(move |uri, limit| {
+        let client = client.clone();
+        Box::pin(async move {
+            client.fetch(&uri, limit, JWKS_TIMEOUT).await.map_err(|error| match error {
+                client::FetchError::Timeout
+                | client::FetchError::Send(SendError::NoAnswer(NoAnswer::Timeout)) => FetchError::TimedOut,
+                client::FetchError::Status(status) => FetchError::Status(status),
+                client::FetchError::TooLarge(_) => FetchError::TooLarge,
+                client::FetchError::Uri(_)
+                | client::FetchError::Send(_)
+                | client::FetchError::Broken => FetchError::Unreachable,
+            })
+        })
+    })
+}

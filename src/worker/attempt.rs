@@ -1,0 +1,257 @@
+//! One attempt: from a leased task to what is written about it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header;
+
+use super::answer::{self, Broken, Taken};
+use super::deliver::{FirstTry, Reserved};
+use super::request::{self, LoadError, Opened};
+use super::{Bench, STORE_PAUSE, Workshop, insist};
+use crate::lease::LeaseToken;
+use crate::outcome::{
+    Attempted, Decision, Exchange, Failure, FailureCode, NoAnswer, NotSent, Reason, Said, deadline_passed,
+    decide, interrupted,
+};
+use crate::seal::{Column, Place, Sealed};
+use crate::store::{Announce, AttemptEnd, AttemptRecord, Carried, NewResult, ReadyTask, Settled, TaskFacts};
+use crate::task::{FinalStatus, Safety};
+use crate::upstream::{Attempt, Call};
+
+/// Runs one attempt and settles it. Returns the delivery to make now, if the task is final and its
+/// receiver has a place free.
+pub(super) async fn run(
+    workshop: &Workshop,
+    bench: &Bench,
+    task: &ReadyTask,
+    carried: Option<Box<Carried>>,
+) -> Option<FirstTry> {
+    let opened = match carried {
+        Some(carried) => Opened { carried: *carried, chunks: 1 },
+        None => match request::load(workshop, task.seq).await {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return None,
+            Err(LoadError::Unreadable) => {
+                tracing::error!(
+                    upstream = bench.lane.name,
+                    "a task cannot be opened; it ends with internal_error"
+                );
+                end_internal(workshop, bench, task, Reason::Unreadable).await;
+                return None;
+            }
+            Err(LoadError::Store(_)) => {
+                let due_at = workshop.clock.steady().after(STORE_PAUSE);
+                insist(|| workshop.store.release_task(task.seq, task.lease, due_at)).await;
+                return None;
+            }
+        },
+    };
+    // Started, yet not settled: the node stopped while an unsafe call was on its way.
+    if task.started > task.attempts {
+        return end(workshop, bench, task, &opened.carried.task, Ended::unattempted(interrupted())).await;
+    }
+    if workshop.clock.steady() >= task.deadline {
+        return end(workshop, bench, task, &opened.carried.task, Ended::unattempted(deadline_passed())).await;
+    }
+    attempt(workshop, bench, task, opened).await
+}
+
+async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: Opened) -> Option<FirstTry> {
+    let store = &workshop.store;
+    let number = task.attempts + 1;
+    let Opened { carried: Carried { task: facts, headers, body }, chunks } = opened;
+    let safety = bench.idempotency.safety(&facts.method, headers.contains_key("idempotency-key"));
+    if safety == Safety::Unsafe
+        && insist(|| store.started(task.seq, task.lease, number)).await == Settled::Lost
+    {
+        return None;
+    }
+    let began = Instant::now();
+    let running = store.running(task.seq);
+    let exchanged = {
+        let _outside = bench.lane.load.outside();
+        let target = facts.query.as_ref().map(|query| format!("{}?{query}", facts.path));
+        let content_length =
+            headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let call = Call {
+            method: facts.method.clone(),
+            path_and_query: target.as_deref().unwrap_or(&facts.path),
+            body: request::body(workshop, task.seq, facts.id, body, chunks),
+            headers,
+            content_length,
+            safety,
+        };
+        match bench.upstream.attempt(call).await {
+            Attempt::NotSent => Err(Exchange::NotSent(NotSent::Unreachable)),
+            Attempt::NoAnswer(why) => Err(Exchange::NoAnswer(why)),
+            Attempt::Answered(answer) => match answer::take(workshop, bench, task, facts.id, answer).await {
+                Ok(taken) => Ok(taken),
+                Err(Broken::NoAnswer(why)) => Err(Exchange::NoAnswer(why)),
+                Err(Broken::Lost) => return None,
+            },
+        }
+    };
+    drop(running);
+    let (exchange, taken) = match exchanged {
+        Ok(taken) => (taken.exchange, Some(taken)),
+        Err(exchange) => (exchange, None),
+    };
+    let attempted = Attempted { number, safety, deadline: task.deadline, exchange };
+    let clock = workshop.clock;
+    let (outcome, decision) =
+        decide(&attempted, &bench.policy, clock.steady(), clock.wall(), rand::random::<f64>());
+    bench.metrics.attempt(outcome).inc();
+    let record = AttemptRecord {
+        number,
+        ended_at: clock.wall(),
+        took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        outcome,
+        status: status_of(exchange),
+    };
+    match decision {
+        Decision::Retry { due_at } => {
+            tracing::debug!(
+                task = %facts.id,
+                attempt = number,
+                status = record.status,
+                retry_in_ms = due_at.0 - clock.steady().0,
+                "attempt failed; the task waits for its next one"
+            );
+            let end = Arc::new(AttemptEnd::Retry { due_at });
+            insist(|| store.settle_attempt(task.seq, task.lease, Some(record), Arc::clone(&end))).await;
+            None
+        }
+        Decision::Succeed => {
+            end(workshop, bench, task, &facts, Ended { failure: None, record: Some(record), taken }).await
+        }
+        Decision::Fail(failure) => {
+            end(workshop, bench, task, &facts, Ended { failure: Some(failure), record: Some(record), taken })
+                .await
+        }
+    }
+}
+
+fn status_of(exchange: Exchange) -> Option<u16> {
+    match exchange {
+        Exchange::Answered { status, .. } | Exchange::TooLarge { status } => Some(status),
+        Exchange::NotSent(_) | Exchange::NoAnswer(NoAnswer::Timeout | NoAnswer::Broken) => None,
+    }
+}
+
+/// The end of a task, not yet written.
+struct Ended {
+    failure: Option<Failure>,
+    record: Option<AttemptRecord>,
+    taken: Option<Taken>,
+}
+
+impl Ended {
+    fn unattempted(failure: Failure) -> Self {
+        Self { failure: Some(failure), record: None, taken: None }
+    }
+}
+
+/// Writes result and delivery together.
+async fn end(
+    workshop: &Workshop,
+    bench: &Bench,
+    task: &ReadyTask,
+    facts: &TaskFacts,
+    ended: Ended,
+) -> Option<FirstTry> {
+    let Ended { failure, record, mut taken } = ended;
+    let attempts = record.map_or(task.attempts, |record| record.number);
+    match failure {
+        None => tracing::debug!(task = %facts.id, attempts, "succeeded"),
+        Some(failure) => tracing::info!(
+            task = %facts.id,
+            upstream = bench.lane.name,
+            attempts,
+            error = failure.code.as_str(),
+            reason = failure.reason.as_str(),
+            "failed"
+        ),
+    }
+    let upstreams = taken.as_mut().and_then(|taken| taken.error.take()).filter(|_| failure.is_some());
+    let error = upstreams.as_ref().map(|error| {
+        workshop.ring.task_key(facts.id).seal(Column::ResultError, Place::WHOLE, &error.write())
+    });
+    let result = result(workshop, failure, attempts, taken, error);
+    let asked = facts.webhook_uri.is_some();
+    let said = failure.map(|failure| Said::of(failure.code, upstreams));
+    let reserved = Reserved::try_new(workshop, bench, facts, said.as_ref());
+    let announce = match (asked, &reserved) {
+        (false, _) => Announce::Nobody,
+        (true, Some(_)) => Announce::Now,
+        (true, None) => Announce::Later,
+    };
+    let lease = write(workshop, bench, task, record, result, announce).await?;
+    reserved.map(|reserved| FirstTry { seq: task.seq, lease, reserved })
+}
+
+fn result(
+    workshop: &Workshop,
+    failure: Option<Failure>,
+    attempts: u32,
+    taken: Option<Taken>,
+    error: Option<Sealed>,
+) -> NewResult {
+    let status = if failure.is_some() { FinalStatus::Failed } else { FinalStatus::Succeeded };
+    let finished_at = workshop.clock.steady();
+    let empty = NewResult {
+        status,
+        finished_at,
+        attempts,
+        upstream_status: None,
+        headers: None,
+        body: None,
+        chunks: 0,
+        staged: 0,
+        length: 0,
+        failure,
+        error,
+    };
+    match taken {
+        None => empty,
+        Some(taken) => NewResult {
+            upstream_status: status_of(taken.exchange),
+            headers: Some(taken.headers),
+            body: taken.body,
+            chunks: taken.chunks,
+            staged: taken.staged,
+            length: taken.length,
+            ..empty
+        },
+    }
+}
+
+/// Returns the delivery's lease, where [`Announce::Now`] asked for one.
+async fn write(
+    workshop: &Workshop,
+    bench: &Bench,
+    task: &ReadyTask,
+    record: Option<AttemptRecord>,
+    result: NewResult,
+    announce: Announce,
+) -> Option<LeaseToken> {
+    let status = result.status;
+    let end = Arc::new(AttemptEnd::Final { result: Box::new(result), announce });
+    let store = &workshop.store;
+    let settled = insist(|| store.settle_attempt(task.seq, task.lease, record, Arc::clone(&end))).await;
+    match settled {
+        Settled::Lost => None,
+        Settled::Done(lease) => {
+            bench.metrics.finished(status).inc();
+            lease
+        }
+    }
+}
+
+/// The end of a task that can no longer be read, or whose attempt panicked: nothing is known of it but
+/// its lease. The store itself knows whether a webhook is owed.
+pub(super) async fn end_internal(workshop: &Workshop, bench: &Bench, task: &ReadyTask, reason: Reason) {
+    let failure = Failure { code: FailureCode::InternalError, reason, effect_unknown: true };
+    let result = result(workshop, Some(failure), task.attempts + 1, None, None);
+    write(workshop, bench, task, None, result, Announce::Later).await;
+}

@@ -1,0 +1,195 @@
+//! Delivery attempts: the first one straight from the settle, later ones as they become due.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::permits::HostPermit;
+use super::request::{self, LoadError};
+use super::{Bench, STORE_PAUSE, Workshop, insist};
+use crate::clock::Timestamp;
+use crate::delivery::{self, DeliveryDecision};
+use crate::guard::WebhookUri;
+use crate::id::Seq;
+use crate::lease::LeaseToken;
+use crate::outcome::{FailureCode, Outcome, Said, UpstreamsError};
+use crate::seal::{Column, Place};
+use crate::store::{AttemptRecord, DeliveryEnd, ReadyDelivery, TaskFacts};
+use crate::task::FinalStatus;
+use crate::webhook::{DeliveryFailure, DeliveryOutcome, Message};
+
+/// A delivery that found no place at its host comes back after this, give or take a half.
+const NO_PLACE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A delivery of an upstream that is not configured now comes back after this.
+const UNCONFIGURED_PAUSE: Duration = Duration::from_mins(1);
+
+/// A delivery attempt whose places are taken before its result is written.
+pub(super) struct Reserved {
+    uri: WebhookUri,
+    message: Message,
+    _any: OwnedSemaphorePermit,
+    _host: HostPermit,
+}
+
+/// The first attempt of a delivery, leased in the commit that wrote the result.
+pub(super) struct FirstTry {
+    pub seq: Seq,
+    pub lease: LeaseToken,
+    pub reserved: Reserved,
+}
+
+impl Reserved {
+    /// `None` without a webhook URI, and when there is no place now; then the delivery rests.
+    pub fn try_new(
+        workshop: &Workshop,
+        bench: &Bench,
+        facts: &TaskFacts,
+        said: Option<&Said>,
+    ) -> Option<Self> {
+        // A URI that today's rules refuse takes the slow path, where the refusal is written down.
+        let uri = WebhookUri::parse(facts.webhook_uri.as_ref()?.expose(), &workshop.rules).ok()?;
+        let any = workshop.delivery_permits.try_any_host()?;
+        let host = workshop.delivery_permits.try_host(&uri.host_key())?;
+        let message = message(workshop, bench, facts, said);
+        Some(Self { uri, message, _any: any, _host: host })
+    }
+}
+
+/// Makes the first attempt.
+pub(super) async fn first_try(workshop: &Workshop, delivery: FirstTry) {
+    let FirstTry { seq, lease, mut reserved } = delivery;
+    // The commit in between may have waited for the disk; receivers refuse old timestamps.
+    reserved.message.sent_at = workshop.clock.wall();
+    try_once(workshop, &ReadyDelivery { seq, lease, tries: 0 }, &reserved.uri, &reserved.message).await;
+}
+
+/// Makes an attempt of a delivery that rested in the store.
+pub(super) async fn later_try(workshop: &Workshop, delivery: &ReadyDelivery) {
+    match load(workshop, delivery.seq).await {
+        Ok(Loaded::Ready { uri, message }) => match workshop.delivery_permits.try_host(&uri.host_key()) {
+            Some(_place) => try_once(workshop, delivery, &uri, &message).await,
+            None => release(workshop, delivery, NO_PLACE_PAUSE.mul_f64(0.5 + rand::random::<f64>())).await,
+        },
+        Ok(Loaded::Refused) => {
+            let outcome = DeliveryOutcome::Failed { why: DeliveryFailure::AddressDenied("uri") };
+            settle(workshop, delivery, outcome, 0).await;
+        }
+        Ok(Loaded::Unconfigured) => release(workshop, delivery, UNCONFIGURED_PAUSE).await,
+        Err(LoadError::Store(_)) => release(workshop, delivery, STORE_PAUSE).await,
+        Err(LoadError::Unreadable) => {
+            tracing::error!("a delivery cannot be opened; it counts as a failed try");
+            settle(workshop, delivery, DeliveryOutcome::Failed { why: DeliveryFailure::Broken }, 0).await;
+        }
+    }
+}
+
+async fn release(workshop: &Workshop, delivery: &ReadyDelivery, pause: Duration) {
+    let due_at = workshop.clock.steady().after(pause);
+    insist(|| workshop.store.release_delivery(delivery.seq, delivery.lease, due_at)).await;
+}
+
+/// One delivery attempt, settled. A panic on the way counts as a broken try.
+async fn try_once(workshop: &Workshop, delivery: &ReadyDelivery, uri: &WebhookUri, message: &Message) {
+    let began = Instant::now();
+    let sending = AssertUnwindSafe(workshop.sender.deliver(uri, message)).catch_unwind();
+    let outcome = sending.await.unwrap_or_else(|_| {
+        tracing::error!(task = %message.id, "a delivery panicked; it counts as a failed try");
+        DeliveryOutcome::Failed { why: DeliveryFailure::Broken }
+    });
+    settle(workshop, delivery, outcome, u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)).await;
+}
+
+async fn settle(workshop: &Workshop, delivery: &ReadyDelivery, outcome: DeliveryOutcome, took_ms: u64) {
+    let number = delivery.tries + 1;
+    let (delivered, status) = match outcome {
+        DeliveryOutcome::Delivered { status } => (true, Some(status)),
+        DeliveryOutcome::Failed { why: DeliveryFailure::HttpStatus(status) } => (false, Some(status)),
+        DeliveryOutcome::Failed { .. } => (false, None),
+    };
+    let now = workshop.clock.steady();
+    let decision =
+        delivery::decide(number, delivered, &workshop.delivery_backoff, now, rand::random::<f64>());
+    let (end, outcome_is) = act_on(workshop, decision, outcome, number, now);
+    let record =
+        AttemptRecord { number, ended_at: workshop.clock.wall(), took_ms, outcome: outcome_is, status };
+    insist(|| workshop.store.settle_delivery(delivery.seq, delivery.lease, record, end)).await;
+}
+
+/// Counts and says what was decided, and turns it into what is written.
+fn act_on(
+    workshop: &Workshop,
+    decision: DeliveryDecision,
+    outcome: DeliveryOutcome,
+    number: u32,
+    now: Timestamp,
+) -> (DeliveryEnd, Outcome) {
+    let metrics = &workshop.delivery_metrics;
+    let why = match outcome {
+        DeliveryOutcome::Delivered { .. } => "",
+        DeliveryOutcome::Failed { why } => why.code(),
+    };
+    match decision {
+        DeliveryDecision::Delivered => {
+            metrics.delivered.inc();
+            (DeliveryEnd::Delivered, Outcome::Success)
+        }
+        DeliveryDecision::Retry { due_at } => {
+            metrics.retried.inc();
+            tracing::debug!(why, attempt = number, retry_in_ms = due_at.0 - now.0, "webhook not delivered");
+            (DeliveryEnd::Retry { due_at }, Outcome::Transient)
+        }
+        DeliveryDecision::GiveUp => {
+            metrics.given_up.inc();
+            tracing::warn!(why, attempts = number, "webhook given up; the result can still be fetched");
+            (DeliveryEnd::GivenUp, Outcome::Fatal)
+        }
+    }
+}
+
+enum Loaded {
+    Ready {
+        uri: WebhookUri,
+        message: Message,
+    },
+    /// Today's rules no longer allow the URI.
+    Refused,
+    Unconfigured,
+}
+
+async fn load(workshop: &Workshop, seq: Seq) -> Result<Loaded, LoadError> {
+    let stored = workshop.store.announcement(seq).await?.ok_or(LoadError::Unreadable)?;
+    let Some(bench) = workshop.benches.iter().find(|bench| bench.lane.name == stored.task.upstream) else {
+        return Ok(Loaded::Unconfigured);
+    };
+    let upstreams = stored
+        .error
+        .and_then(|sealed| workshop.ring.open(stored.task.id, Column::ResultError, Place::WHOLE, sealed).ok())
+        .and_then(|bytes| UpstreamsError::read(&bytes));
+    let said = stored.failure.map(|failure| {
+        Said::of(FailureCode::from_stored(&failure).unwrap_or(FailureCode::InternalError), upstreams)
+    });
+    let facts = request::open_task(&workshop.ring, stored.task)?;
+    let uri = facts.webhook_uri.as_ref().ok_or(LoadError::Unreadable)?;
+    Ok(match WebhookUri::parse(uri.expose(), &workshop.rules) {
+        Ok(uri) => Loaded::Ready { uri, message: message(workshop, bench, &facts, said.as_ref()) },
+        Err(_) => Loaded::Refused,
+    })
+}
+
+fn message(workshop: &Workshop, bench: &Bench, facts: &TaskFacts, said: Option<&Said>) -> Message {
+    let body = delivery::Announcement {
+        requested_at: facts.accepted_at,
+        request_uri: &bench.uris.request_uri(&facts.path, facts.query.as_deref()),
+        credentials_id: Some(&facts.credentials_id),
+        task_id: facts.id,
+        status: if said.is_some() { FinalStatus::Failed } else { FinalStatus::Succeeded },
+        results_uri: &bench.uris.results_uri(facts.id),
+        error_description: said.map(|said| said.description.as_str()),
+        error: said.map(|said| said.error.as_str()),
+    };
+    Message { id: facts.id, sent_at: workshop.clock.wall(), body: Bytes::from(body.to_json()) }
+}

@@ -1,0 +1,112 @@
+//! A stored request opened again, and its body as a stream that is never whole in memory.
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::Method;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+
+use super::Workshop;
+use crate::client::{Body, BoxError, full_body};
+use crate::header_block;
+use crate::id::{Seq, TaskId};
+use crate::seal::{Column, KeyRing, Place, Sealed};
+use crate::secret::Secret;
+use crate::store::{Carried, ChunkKind, Store, StoreError, StoredTask, TaskFacts};
+
+/// Why a stored value cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It does not open, or is not what was sealed. Trying again does not help.
+    #[error("a stored value cannot be opened")]
+    Unreadable,
+}
+
+/// A request ready to be sent.
+pub(super) struct Opened {
+    pub carried: Carried,
+    /// Chunks of the body, the first included.
+    pub chunks: u32,
+}
+
+/// The request of a task; `None` when the task is final.
+pub(super) async fn load(workshop: &Workshop, seq: Seq) -> Result<Option<Opened>, LoadError> {
+    let Some(stored) = workshop.store.request(seq).await? else { return Ok(None) };
+    let ring = &workshop.ring;
+    let task = open_task(ring, stored.task)?;
+    let open = |column, place, sealed| ring.open(task.id, column, place, sealed);
+    let headers = open(Column::RequestHeaders, Place::WHOLE, stored.headers)
+        .ok()
+        .and_then(|block| header_block::read(&block))
+        .ok_or(LoadError::Unreadable)?;
+    let body = match stored.body {
+        None => Bytes::new(),
+        Some(first) => open(Column::RequestBody, Place::chunk(0, stored.chunks <= 1), first)
+            .map_err(|_| LoadError::Unreadable)?
+            .into(),
+    };
+    Ok(Some(Opened { carried: Carried { task, headers, body }, chunks: stored.chunks }))
+}
+
+/// The facts of a task.
+pub(super) fn open_task(ring: &KeyRing, stored: StoredTask) -> Result<TaskFacts, LoadError> {
+    let open_text = |column, sealed: Option<Sealed>| {
+        sealed
+            .map(|sealed| {
+                ring.open(stored.id, column, Place::WHOLE, sealed)
+                    .ok()
+                    .and_then(|bytes| String::from_utf8(bytes).ok())
+                    .ok_or(LoadError::Unreadable)
+            })
+            .transpose()
+    };
+    let query = open_text(Column::RequestQuery, stored.query)?;
+    let webhook_uri = open_text(Column::WebhookUri, stored.webhook_uri)?.map(Secret::new);
+    Ok(TaskFacts {
+        id: stored.id,
+        credentials_id: stored.credentials_id.into(),
+        method: Method::from_bytes(stored.method.as_bytes()).map_err(|_| LoadError::Unreadable)?,
+        path: stored.path,
+        query,
+        webhook_uri,
+        accepted_at: stored.accepted_at,
+    })
+}
+
+/// The body to send: at once if it is one chunk, else read chunk by chunk as the upstream takes it.
+pub(super) fn body(workshop: &Workshop, seq: Seq, id: TaskId, first: Bytes, chunks: u32) -> Body {
+    if chunks <= 1 {
+        return full_body(first);
+    }
+    let source = Source { store: workshop.store.clone(), ring: workshop.ring.clone(), seq, id, chunks };
+    let frames = stream::unfold((source, 0, Some(first)), |(source, index, first)| async move {
+        if index == source.chunks {
+            return None;
+        }
+        let piece = match first {
+            Some(first) => Ok(first),
+            None => source.chunk(index).await,
+        };
+        Some((piece.map(Frame::data), (source, index + 1, None)))
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+struct Source {
+    store: Store,
+    ring: KeyRing,
+    seq: Seq,
+    id: TaskId,
+    chunks: u32,
+}
+
+impl Source {
+    async fn chunk(&self, index: u32) -> Result<Bytes, BoxError> {
+        let sealed =
+            self.store.chunk(self.seq, ChunkKind::RequestBody, index).await?.ok_or(LoadError::Unreadable)?;
+        let place = Place::chunk(index, index + 1 == self.chunks);
+        Ok(self.ring.open(self.id, Column::RequestBody, place, sealed)?.into())
+    }
+}
