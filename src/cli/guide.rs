@@ -62,13 +62,13 @@ echo "$ANSWER"
 3. Fetch the result; it is 202 until the bank has answered, then 200:
 
 RESULTS=$(echo "$ANSWER" | sed -n 's/.*"results_uri": *"\([^"]*\)".*/\1/p')
-curl -i -H "Authorization: Bearer $TOKEN" "$RESULTS"
+curl -si -H "Authorization: Bearer $TOKEN" "$RESULTS"; echo
 
 4. See the webhook arrive, here or at http://{inbox}/ in a browser:
 
-curl -s http://{inbox}/deliveries
+curl -s http://{inbox}/deliveries; echo
 
-Other users to put after code= :
+Other users, to put after code= in step 1:
 
 "#,
             token_path = ::sandbox::TOKEN_PATH,
