@@ -107,8 +107,8 @@ mod tests {
 
     #[test]
     fn the_commands_are_a_shell_script() {
-        let commands: String =
-            text().lines().filter(|line| is_command(line)).map(|line| format!("{line}\n")).collect();
+        let text = text();
+        let commands = text.lines().filter(|line| is_command(line)).collect::<Vec<_>>().join("\n");
         assert_eq!(commands.matches("curl ").count(), 4, "{commands}");
         let checked = std::process::Command::new("sh").args(["-n", "-c", &commands]).output();
         let checked = checked.expect("a shell is there");
