@@ -1,1 +1,182 @@
-//! placeholder
+//! The commands a person types, one file each. Here: the flags they share and how they fail.
+
+mod check;
+mod guide;
+mod sandbox;
+mod serve;
+
+use std::env;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing::level_filters::LevelFilter;
+
+use crate::config::{Config, ConfigErrors, Flag, Sources};
+use crate::service::StartError;
+
+/// Used without being named when it exists.
+const DEFAULT_FILE: &str = "ringback.toml";
+
+/// An asynchronous mode for any HTTP API: call now, hang up, be rung back.
+#[derive(Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node in front of one or more APIs.
+    Serve(serve::Serve),
+    /// Say whether a configuration is good and what it resolves to.
+    Check(check::Check),
+    /// Try Ringback: a mock bank, the gateway in front of it and a webhook inbox in one process.
+    Sandbox(sandbox::Sandbox),
+}
+
+/// Why a command failed: one sentence, or one a line.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Bank(#[from] ::sandbox::BankError),
+    #[error("RINGBACK_LOG must be one of error, warn, info, debug and trace")]
+    LogLevel,
+    #[error("cannot write to the standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    ///
+    /// # Errors
+    /// One or more lines for a person; nothing has been left running.
+    pub fn run(self) -> Result<(), CommandError> {
+        match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Check(check) => check.run(),
+            Command::Sandbox(sandbox) => sandbox.run(),
+        }
+    }
+}
+
+/// Where the configuration comes from and what is laid over it.
+#[derive(Args)]
+struct ConfigArgs {
+    /// Configuration file; without it ./ringback.toml is used where that exists.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The API to serve, as `http://host:port`; with it no file is needed.
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// Where calls arrive [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where /livez, /readyz and /metrics answer [default: 127.0.0.1:8081].
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
+    /// Directory of the store and the keys [default: ringback-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// For development only: no identity unless configured, webhooks to this machine.
+    #[arg(long)]
+    dev: bool,
+}
+
+impl ConfigArgs {
+    fn sources(self) -> Sources {
+        let file = self.config.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
+        let flags = [
+            flag("--upstream", "upstreams.0.url", self.upstream),
+            flag("--listen", "server.listen", self.listen.map(|address| address.to_string())),
+            flag(
+                "--admin-listen",
+                "server.admin_listen",
+                self.admin_listen.map(|address| address.to_string()),
+            ),
+            flag("--data-dir", "server.data_dir", self.data_dir.map(|dir| dir.display().to_string())),
+        ];
+        Sources {
+            base: None,
+            file,
+            env: environment(),
+            flags: flags.into_iter().flatten().collect(),
+            dev: self.dev,
+        }
+    }
+}
+
+fn flag(name: &'static str, key: &'static str, value: Option<String>) -> Option<Flag> {
+    value.map(|value| Flag { name, key, value })
+}
+
+/// Variables that are not text cannot be settings.
+fn environment() -> Vec<(String, String)> {
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+#[derive(Args)]
+struct LogArgs {
+    /// Log error, warn, info, debug or trace; also `RINGBACK_LOG` [default: info].
+    #[arg(long, value_name = "LEVEL", ignore_case = true, hide_possible_values = true)]
+    log_level: Option<LogLevel>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogArgs {
+    /// The flag, else the variable, else `info`.
+    fn level(&self, variable: Option<&str>) -> Result<LevelFilter, CommandError> {
+        let level = match (self.log_level, variable.filter(|text| !text.is_empty())) {
+            (Some(level), _) => level,
+            (None, Some(text)) => LogLevel::from_str(text, true).map_err(|_| CommandError::LogLevel)?,
+            (None, None) => LogLevel::Info,
+        };
+        Ok(match level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Trace => LevelFilter::TRACE,
+        })
+    }
+
+    fn start(&self) -> Result<(), CommandError> {
+        crate::telemetry::logs::init(self.level(env::var("RINGBACK_LOG").ok().as_deref())?);
+        Ok(())
+    }
+}
+
+/// Writes to the standard output. A reader who has gone away is no failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Says loudly what is not safe in the open.
+fn warn_of_relaxations(config: &Config) {
+    for sentence in config.relaxations() {
+        tracing::warn!("{sentence}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

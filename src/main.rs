@@ -1,3 +1,22 @@
-//! Parses the command line, runs the command, turns its end into an exit code.
+//! Parses the command line, runs the command, turns its end into an exit code: 0 done, 1 refused or
+//! failed, 2 not understood.
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use ringback::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut stderr = std::io::stderr().lock();
+            for line in error.to_string().lines() {
+                // There is nobody left to tell when this fails.
+                writeln!(stderr, "ringback: {line}").ok();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

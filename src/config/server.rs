@@ -13,16 +13,18 @@ use super::units;
 #[serde(deny_unknown_fields)]
 pub struct ServerConfig {
     /// Where calls arrive.
+    #[serde(deserialize_with = "units::address")]
     pub listen: SocketAddr,
     /// Where `/livez`, `/readyz` and `/metrics` answer.
+    #[serde(deserialize_with = "units::address")]
     pub admin_listen: SocketAddr,
     /// Where the store and the keys live.
     pub data_dir: PathBuf,
     /// Scheme, host and port that clients use, without a trailing slash. Empty only when `listen`
     /// is a specified address; then it is `http://<listen>`.
-    #[serde(default)]
     pub public_url: String,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed and appended to.
+    #[serde(deserialize_with = "units::networks")]
     pub trusted_proxies: Vec<IpNet>,
     /// How long a stopping node waits for what it holds.
     #[serde(deserialize_with = "units::duration")]
@@ -54,4 +56,14 @@ pub struct ServerConfig {
     pub max_queued_tasks: u64,
     /// Runtime threads; 0 chooses by the machine: one up to two cores, else one fewer than cores.
     pub threads: usize,
+}
+
+impl ServerConfig {
+    /// Takes the address that was really bound as public URL, unless one is configured or nobody
+    /// can call that address.
+    pub fn derive_public_url(&mut self, bound: SocketAddr) {
+        if self.public_url.is_empty() && !bound.ip().is_unspecified() {
+            self.public_url = format!("http://{bound}");
+        }
+    }
 }

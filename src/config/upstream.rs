@@ -39,7 +39,7 @@ pub struct UpstreamConfig {
     #[serde(deserialize_with = "units::bytes")]
     pub max_result_bytes: u64,
     /// PEM file of the authorities trusted for this upstream instead of the system's.
-    #[serde(default)]
+    #[serde(deserialize_with = "units::optional_path")]
     pub ca_file: Option<PathBuf>,
     pub headers: HeadersConfig,
     pub cors: CorsConfig,
@@ -72,13 +72,13 @@ pub struct IdentityConfig {
     pub mode: IdentityMode,
     /// The header that carries the credential.
     pub header: String,
-    #[serde(default)]
+    #[serde(deserialize_with = "units::optional")]
     pub jwks_url: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "units::optional_path")]
     pub jwks_file: Option<PathBuf>,
-    #[serde(default)]
+    #[serde(deserialize_with = "units::optional")]
     pub issuer: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "units::optional")]
     pub audience: Option<String>,
     /// The claim that is the credentials id.
     pub claim: String,

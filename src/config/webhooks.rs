@@ -20,6 +20,7 @@ pub struct WebhooksConfig {
     pub timeout: Duration,
     pub allow_http: bool,
     /// Networks allowed although they are not public.
+    #[serde(deserialize_with = "units::networks")]
     pub allow_networks: Vec<IpNet>,
     /// Host names allowed whatever they resolve to.
     pub allow_hosts: Vec<String>,
