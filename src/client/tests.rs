@@ -40,6 +40,13 @@ async fn text(response: Response<Incoming>) -> Result<String, hyper::Error> {
     Ok(String::from_utf8(response.into_body().collect().await?.to_bytes().to_vec()).unwrap())
 }
 
+impl Client {
+    fn aging(mut self, max_age: Duration) -> Self {
+        Arc::get_mut(&mut self.inner).unwrap().pool = Arc::new(Pool::aging(max_age));
+        self
+    }
+}
+
 /// Sends while the script runs; both ends see everything.
 async fn exchange<T>(
     client: &Client,
@@ -140,17 +147,67 @@ async fn a_connection_the_peer_closed_while_idle_is_forgotten() {
 }
 
 #[tokio::test]
-async fn a_request_handed_to_a_dead_connection_comes_back_unsent() {
+async fn a_request_for_a_dead_connection_goes_on_or_was_not_sent() {
     let (client, server) = (client(), Server::start().await);
     let origin = server.origin();
-    let (link, peer) = tokio::join!(client.link(&origin, Reuse::Fresh), server.accept());
-    let link = link.unwrap();
-    peer.reset();
-    while !link.is_closed() {
-        tokio::task::yield_now().await;
+    for was_pooled in [true, false] {
+        let (link, peer) = tokio::join!(client.link(&origin, Reuse::Fresh), server.accept());
+        let link = link.unwrap().pooled(was_pooled);
+        peer.reset();
+        while !link.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        let patience = Patience::endless();
+        match client.send_on(link, &origin, get("/back"), &patience).await.unwrap_err() {
+            Unanswered::Again(request) => assert!(was_pooled && request.uri() == "/back"),
+            Unanswered::Over(error) => {
+                assert!(!was_pooled);
+                assert_eq!(error, SendError::NotSent(Unsent::Closed));
+            }
+        }
     }
-    let lost = link.send(get("/"), &client.inner.pool, &origin).await.unwrap_err();
-    assert!(matches!(lost, Lost::HandedBack(request) if request.uri() == "/"));
+}
+
+#[tokio::test]
+async fn an_aged_idle_connection_is_closed_though_nobody_asks_for_it() {
+    let server = Server::start().await;
+    let client = client().aging(Duration::from_millis(20));
+    let (answer, mut peer) = exchange(&client, &server.origin(), Reuse::Pooled, async {
+        let mut peer = server.accept().await;
+        peer.answer(OK).await;
+        peer
+    })
+    .await;
+    text(answer.unwrap()).await.unwrap();
+    peer.closed().await;
+    assert_eq!(client.idle(), 0);
+}
+
+#[tokio::test]
+async fn a_resolver_that_never_answers_holds_a_bounded_number_of_look_ups() {
+    let started = Arc::new(AtomicUsize::new(0));
+    let (counted, gate) = (Arc::clone(&started), Arc::new(tokio::sync::Semaphore::new(0)));
+    let opened = Arc::clone(&gate);
+    let names = Names::by(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let gate = Arc::clone(&gate);
+        Box::pin(async move {
+            let _open = gate.acquire().await;
+            Ok(Vec::new())
+        })
+    });
+    let client = Client::build(TlsRoots::system(), LIMIT, None, names);
+    let nowhere = Origin::new(false, "never.test", 80);
+    // Each caller gives up, its look-up does not.
+    for _ in 0..40 {
+        let patience = Patience::of(Duration::from_millis(1));
+        let answer = client.send_within(&nowhere, get("/"), Reuse::Pooled, &patience).await;
+        assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Timeout));
+    }
+    assert_eq!(started.load(Ordering::Relaxed), 32);
+    opened.add_permits(1);
+    let answer = client.send(&nowhere, get("/"), Reuse::Pooled).await;
+    assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Resolve));
 }
 
 #[tokio::test]
@@ -371,6 +428,7 @@ async fn tls_is_verified_by_authority_and_by_host_name() {
         let origin = Origin::new(true, host, port);
         let script = async {
             if let Some(mut peer) = server.accept_tls(&config).await {
+                assert_eq!(peer.0.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
                 peer.answer(OK).await;
             }
         };
@@ -460,6 +518,16 @@ async fn the_address_judged_is_the_address_dialled() {
     assert_eq!(answer.unwrap().status(), 200);
     let answer = client.send(&origin, get("/"), Reuse::Fresh).await;
     assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Denied("loopback")));
+}
+
+#[tokio::test]
+async fn a_literal_address_is_never_looked_up() {
+    let server = Server::start().await;
+    let (client, looks) = client_by(&["127.0.0.2"], None, TlsRoots::system());
+    let script = async { server.accept().await.answer(OK).await };
+    let (answer, _) = exchange(&client, &server.origin(), Reuse::Pooled, script).await;
+    assert_eq!(answer.unwrap().status(), 200);
+    assert_eq!(looks.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
