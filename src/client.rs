@@ -139,6 +139,13 @@ struct Inner {
     guard: Option<Arc<Rules>>,
 }
 
+/// Why a connection brought no response.
+enum Unanswered {
+    /// The peer hung up while the connection was idle; nothing was written to it.
+    Again(Box<Request<Body>>),
+    Over(SendError),
+}
+
 impl Client {
     /// For addresses that the configuration names: upstreams and key sets.
     #[must_use]
@@ -187,24 +194,35 @@ impl Client {
     ) -> Result<Response<Incoming>, SendError> {
         frame(&mut request);
         loop {
-            let link = patience
-                .bound(self.link(origin, reuse))
-                .await
-                .unwrap_or(Err(Unsent::Timeout))
-                .map_err(SendError::NotSent)?;
-            let pooled = link.was_pooled();
-            match patience.bound(link.send(request, &self.inner.pool, origin)).await {
-                None => return Err(SendError::NoAnswer(NoAnswer::Timeout)),
-                Some(Ok(response)) => return Ok(response),
-                // The peer hung up while the connection was idle; nothing was written to it.
-                Some(Err(Lost::HandedBack(back))) if pooled => {
+            let link = patience.bound(self.link(origin, reuse)).await.unwrap_or(Err(Unsent::Timeout));
+            let link = link.map_err(SendError::NotSent)?;
+            match self.send_on(link, origin, request, patience).await {
+                Ok(response) => return Ok(response),
+                Err(Unanswered::Over(error)) => return Err(error),
+                Err(Unanswered::Again(back)) => {
                     request = *back;
                     reuse = Reuse::Fresh;
                 }
-                Some(Err(Lost::HandedBack(_))) => return Err(SendError::NotSent(Unsent::Closed)),
-                Some(Err(Lost::MaybeSent)) => return Err(SendError::NoAnswer(NoAnswer::Broken)),
             }
         }
+    }
+
+    async fn send_on(
+        &self,
+        link: Link,
+        origin: &Origin,
+        request: Request<Body>,
+        patience: &Patience,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let was_pooled = link.was_pooled();
+        let Some(sent) = patience.bound(link.send(request, &self.inner.pool, origin)).await else {
+            return Err(Unanswered::Over(SendError::NoAnswer(NoAnswer::Timeout)));
+        };
+        sent.map_err(|lost| match lost {
+            Lost::HandedBack(request) if was_pooled => Unanswered::Again(request),
+            Lost::HandedBack(_) => Unanswered::Over(SendError::NotSent(Unsent::Closed)),
+            Lost::MaybeSent => Unanswered::Over(SendError::NoAnswer(NoAnswer::Broken)),
+        })
     }
 
     /// A small document by GET: status 200, at most `limit` bytes, all within `timeout`.

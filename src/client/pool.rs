@@ -46,8 +46,14 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Whether the connection had been idle, so that a new one may fare better.
     pub(super) fn was_pooled(&self) -> bool {
         self.pooled
+    }
+
+    #[cfg(test)]
+    pub(super) fn pooled(self, pooled: bool) -> Self {
+        Self { pooled, ..self }
     }
 
     #[cfg(test)]
@@ -91,13 +97,23 @@ struct Shelf {
     count: usize,
 }
 
-#[derive(Default)]
 pub(super) struct Pool {
     shelf: Mutex<Shelf>,
     next_id: AtomicU64,
+    max_age: Duration,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::aging(MAX_AGE)
+    }
 }
 
 impl Pool {
+    pub(super) fn aging(max_age: Duration) -> Self {
+        Self { shelf: Mutex::default(), next_id: AtomicU64::default(), max_age }
+    }
+
     /// The connection that was idle for the shortest time.
     pub(super) fn take(&self, origin: &Origin, now: Instant) -> Option<Link> {
         let mut parked = self.lock();
@@ -105,7 +121,7 @@ impl Pool {
             let idle = parked.idle.get_mut(origin)?.pop()?;
             parked.count -= 1;
             // The drivers of older ones drop them soon.
-            if idle.since + MAX_AGE <= now {
+            if idle.since + self.max_age <= now {
                 return None;
             }
             if idle.link.sender.is_ready() {
@@ -132,8 +148,8 @@ impl Pool {
     fn expire(&self, origin: &Origin, id: u64, now: Instant) -> Option<Instant> {
         let mut parked = self.lock();
         let since = parked.idle.get(origin)?.iter().find(|idle| idle.link.id == id)?.since;
-        if since + MAX_AGE > now {
-            return Some(since + MAX_AGE);
+        if since + self.max_age > now {
+            return Some(since + self.max_age);
         }
         let expired = parked.remove(origin, id);
         drop(parked);
@@ -220,7 +236,7 @@ async fn drive(
 ) {
     let mut connection = pin!(connection);
     // One look in a while instead of a timer reset on each use.
-    let mut look = pin!(sleep(MAX_AGE));
+    let mut look = pin!(sleep(registered.pool.max_age));
     let mut reading: Option<Link> = None;
     poll_fn(|cx| {
         if connection.as_mut().poll(cx).is_ready() {
@@ -248,7 +264,7 @@ async fn drive(
         while look.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let next = registered.pool.expire(&registered.origin, registered.id, now);
-            look.as_mut().reset(next.unwrap_or(now + MAX_AGE));
+            look.as_mut().reset(next.unwrap_or(now + registered.pool.max_age));
         }
         Poll::Pending
     })

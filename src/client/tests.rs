@@ -1,13 +1,13 @@
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::scripted::{OK, Server, fed_body, get, tls_server, with_body};
+use super::scripted::{OK, Server, fed_body, get, with_body};
 use super::*;
+
+mod reaching;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -15,29 +15,15 @@ fn client() -> Client {
     Client::trusted(TlsRoots::system(), LIMIT)
 }
 
-/// A client whose resolver answers as told, and the number of its look-ups.
-fn client_by(
-    addresses: &'static [&'static str],
-    guard: Option<Rules>,
-    tls: TlsRoots,
-) -> (Client, Arc<AtomicUsize>) {
-    let count = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&count);
-    let names = Names::by(move |_| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async move { Ok(addresses.iter().map(|text| text.parse().unwrap()).collect()) })
-    });
-    (Client::build(tls, LIMIT, guard.map(Arc::new), names), count)
-}
-
-fn rules(change: impl FnOnce(&mut crate::config::WebhooksConfig)) -> Rules {
-    let mut config = crate::guard::tests::config();
-    change(&mut config);
-    Rules::new(&config)
-}
-
 async fn text(response: Response<Incoming>) -> Result<String, hyper::Error> {
     Ok(String::from_utf8(response.into_body().collect().await?.to_bytes().to_vec()).unwrap())
+}
+
+impl Client {
+    fn aging(mut self, max_age: Duration) -> Self {
+        Arc::get_mut(&mut self.inner).unwrap().pool = Arc::new(Pool::aging(max_age));
+        self
+    }
 }
 
 /// Sends while the script runs; both ends see everything.
@@ -140,17 +126,40 @@ async fn a_connection_the_peer_closed_while_idle_is_forgotten() {
 }
 
 #[tokio::test]
-async fn a_request_handed_to_a_dead_connection_comes_back_unsent() {
+async fn a_request_for_a_dead_connection_goes_on_or_was_not_sent() {
     let (client, server) = (client(), Server::start().await);
     let origin = server.origin();
-    let (link, peer) = tokio::join!(client.link(&origin, Reuse::Fresh), server.accept());
-    let link = link.unwrap();
-    peer.reset();
-    while !link.is_closed() {
-        tokio::task::yield_now().await;
+    for was_pooled in [true, false] {
+        let (link, peer) = tokio::join!(client.link(&origin, Reuse::Fresh), server.accept());
+        let link = link.unwrap().pooled(was_pooled);
+        peer.reset();
+        while !link.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        let patience = Patience::endless();
+        match client.send_on(link, &origin, get("/back"), &patience).await.unwrap_err() {
+            Unanswered::Again(request) => assert!(was_pooled && request.uri() == "/back"),
+            Unanswered::Over(error) => {
+                assert!(!was_pooled);
+                assert_eq!(error, SendError::NotSent(Unsent::Closed));
+            }
+        }
     }
-    let lost = link.send(get("/"), &client.inner.pool, &origin).await.unwrap_err();
-    assert!(matches!(lost, Lost::HandedBack(request) if request.uri() == "/"));
+}
+
+#[tokio::test]
+async fn an_aged_idle_connection_is_closed_though_nobody_asks_for_it() {
+    let server = Server::start().await;
+    let client = client().aging(Duration::from_millis(20));
+    let (answer, mut peer) = exchange(&client, &server.origin(), Reuse::Pooled, async {
+        let mut peer = server.accept().await;
+        peer.answer(OK).await;
+        peer
+    })
+    .await;
+    text(answer.unwrap()).await.unwrap();
+    peer.closed().await;
+    assert_eq!(client.idle(), 0);
 }
 
 #[tokio::test]
@@ -351,126 +360,6 @@ async fn an_answer_can_overtake_its_request() {
     drop(feed);
     peer.read_until("4\r\nlate\r\n0\r\n\r\n").await;
     parked(&client).await;
-}
-
-#[tokio::test]
-async fn tls_is_verified_by_authority_and_by_host_name() {
-    let (pem, config) = tls_server(&["bank.test"]);
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("ca.pem");
-    std::fs::write(&file, pem).unwrap();
-    let roots = TlsRoots::from_pem_file(&file).unwrap();
-    let server = Server::start().await;
-    let port = server.address().port();
-
-    let (known, _) = client_by(&["127.0.0.1"], None, roots);
-    let (stranger, _) = client_by(&["127.0.0.1"], None, TlsRoots::system());
-    for (client, host, trusted) in
-        [(&known, "bank.test", true), (&known, "other.test", false), (&stranger, "bank.test", false)]
-    {
-        let origin = Origin::new(true, host, port);
-        let script = async {
-            if let Some(mut peer) = server.accept_tls(&config).await {
-                peer.answer(OK).await;
-            }
-        };
-        let (answer, ()) = exchange(client, &origin, Reuse::Pooled, script).await;
-        if trusted {
-            assert_eq!(text(answer.unwrap()).await.unwrap(), "ok");
-        } else {
-            assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Tls), "{host}");
-        }
-    }
-}
-
-#[test]
-fn a_file_without_certificates_trusts_nobody_and_says_so() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("ca.pem");
-    assert!(matches!(TlsRoots::from_pem_file(&file), Err(TlsRootsError::Unreadable(_))));
-    std::fs::write(&file, "no certificate").unwrap();
-    assert!(matches!(TlsRoots::from_pem_file(&file), Err(TlsRootsError::Empty(_))));
-}
-
-#[tokio::test]
-async fn ipv6_literals_are_dialled() {
-    let server = Server::on("[::1]:0").await;
-    let script = async { server.accept().await.answer(OK).await };
-    let (answer, _) = exchange(&client(), &server.origin(), Reuse::Pooled, script).await;
-    assert_eq!(answer.unwrap().status(), 200);
-}
-
-#[tokio::test]
-async fn the_next_address_is_tried_where_one_refuses() {
-    let server = Server::start().await;
-    let (client, _) = client_by(&["127.0.0.99", "::1", "127.0.0.1"], None, TlsRoots::system());
-    let origin = Origin::new(false, "several.test", server.address().port());
-    let script = async { server.accept().await.answer(OK).await };
-    let (answer, _) = exchange(&client, &origin, Reuse::Pooled, script).await;
-    assert_eq!(answer.unwrap().status(), 200);
-}
-
-#[tokio::test]
-async fn a_name_without_addresses_does_not_resolve() {
-    let (client, _) = client_by(&[], None, TlsRoots::system());
-    let answer = client.send(&Origin::new(false, "none.test", 80), get("/"), Reuse::Pooled).await;
-    assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Resolve));
-}
-
-#[tokio::test]
-async fn a_guarded_client_refuses_a_name_with_one_denied_address_among_good_ones() {
-    let guard = rules(|config| config.allow_http = true);
-    let (client, _) = client_by(&["93.184.216.34", "10.0.0.1"], Some(guard), TlsRoots::system());
-    let answer = client.send(&Origin::new(true, "mixed.test", 443), get("/"), Reuse::Pooled).await;
-    assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Denied("private")));
-}
-
-#[tokio::test]
-async fn a_guarded_client_judges_literals_too() {
-    let server = Server::start().await;
-    let client = Client::guarded(Arc::new(rules(|_| ())), TlsRoots::system(), LIMIT);
-    let origin = Origin::new(true, "127.0.0.1", server.address().port());
-    let answer = client.send(&origin, get("/"), Reuse::Pooled).await;
-    assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Denied("port")));
-    let literal = Origin::new(true, "127.0.0.1", 443);
-    let answer = client.send(&literal, get("/"), Reuse::Pooled).await;
-    assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Denied("loopback")));
-}
-
-#[tokio::test]
-async fn the_address_judged_is_the_address_dialled() {
-    let server = Server::start().await;
-    let port = server.address().port();
-    let guard = rules(|config| {
-        config.allow_http = true;
-        config.ports = vec![port];
-        config.allow_networks = vec!["127.0.0.1/32".parse().unwrap()];
-    });
-    // Leads to an allowed address at the first look and to another one ever after.
-    let looks = AtomicUsize::new(0);
-    let rebinding = Names::by(move |_| {
-        let first = looks.fetch_add(1, Ordering::Relaxed) == 0;
-        let address = Ipv4Addr::new(127, 0, 0, if first { 1 } else { 2 });
-        Box::pin(async move { Ok(vec![IpAddr::from(address)]) })
-    });
-    let client = Client::build(TlsRoots::system(), LIMIT, Some(Arc::new(guard)), rebinding);
-    let origin = Origin::new(false, "rebinding.test", port);
-    let script = async { server.accept().await.answer(OK).await };
-    let (answer, _) = exchange(&client, &origin, Reuse::Fresh, script).await;
-    assert_eq!(answer.unwrap().status(), 200);
-    let answer = client.send(&origin, get("/"), Reuse::Fresh).await;
-    assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Denied("loopback")));
-}
-
-#[tokio::test]
-async fn a_connection_is_resolved_once() {
-    let server = Server::start().await;
-    let (client, looks) = client_by(&["127.0.0.1"], None, TlsRoots::system());
-    let origin = Origin::new(false, "once.test", server.address().port());
-    let script = async { server.accept().await.answer(OK).await };
-    let (answer, _) = exchange(&client, &origin, Reuse::Pooled, script).await;
-    assert_eq!(answer.unwrap().status(), 200);
-    assert_eq!(looks.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

@@ -220,6 +220,15 @@ fn a_wish_beyond_the_deadline_ends_the_task_now() {
 }
 
 #[test]
+fn a_retry_due_at_the_deadline_is_not_made() {
+    for (deadline, retried) in [(200, false), (201, true)] {
+        let attempted = Attempted { deadline: Timestamp(NOW.0 + deadline), ..attempted(answered(503)) };
+        let decision = decided(&attempted, &policy(&[200], 0.0));
+        assert_eq!(matches!(decision, Decision::Retry { .. }), retried, "{deadline}");
+    }
+}
+
+#[test]
 fn a_wish_is_believed_for_a_day_at_most() {
     let asked = Exchange::Answered { status: 503, retry_after: Some(RetryAfter::Delay(Duration::MAX)) };
     let decision = decided(&attempted(asked), &policy(&[200], 0.0));
