@@ -2,6 +2,7 @@
 
 pub mod cors;
 pub mod forwarded;
+pub mod framing;
 pub mod hop;
 pub mod path;
 pub mod query;
