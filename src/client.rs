@@ -1,1 +1,264 @@
-//! placeholder
+//! Keep-alive HTTP/1.1 connections to addresses somebody has checked.
+//!
+//! Owns resolving, judging, dialling, TLS and pooling for every call that leaves the node. Knows no
+//! proxies of the environment, follows no redirect and adds no header. Says honestly whether a
+//! request left: [`SendError::NotSent`] only where no byte of it can have been written.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::guard::Rules;
+use crate::outcome::NoAnswer;
+
+mod dial;
+mod names;
+mod origin;
+mod patience;
+mod pool;
+mod stream;
+mod tls;
+
+#[cfg(test)]
+pub(crate) mod scripted;
+
+pub use origin::{Origin, OriginError};
+pub use patience::Patience;
+pub use tls::{TlsRoots, TlsRootsError};
+
+use names::Names;
+use pool::{Link, Lost, Pool};
+
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A request body.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A body of no bytes.
+#[must_use]
+pub fn empty_body() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that is all there.
+#[must_use]
+pub fn full_body(bytes: Bytes) -> Body {
+    http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Which connections may carry a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// An idle one, else a new one. The peer can close an idle connection at the very moment it is
+    /// used, so a request may be lost without an answer: for calls that may be repeated.
+    Pooled,
+    /// A new one, so that a stale connection never makes it doubtful whether a call was sent.
+    Fresh,
+}
+
+/// Why no byte of a request left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsent {
+    #[error("the host name does not resolve")]
+    Resolve,
+    /// The rule that denied an address, the scheme or the port.
+    #[error("the address is not allowed ({0})")]
+    Denied(&'static str),
+    #[error("no address accepts a connection")]
+    Connect,
+    #[error("no trusted TLS connection to the host")]
+    Tls,
+    #[error("the peer closed the connection before the request was sent")]
+    Closed,
+    #[error("connecting took too long")]
+    Timeout,
+}
+
+impl Unsent {
+    /// Stable, for logs and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Denied(_) => "address_denied",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Closed => "closed",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// Why there are no response headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    #[error("not sent: {0}")]
+    NotSent(Unsent),
+    /// The request, or a part of it, may have arrived.
+    #[error("sent, but not answered: {0:?}")]
+    NoAnswer(NoAnswer),
+}
+
+/// Why [`Client::fetch`] has no document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Uri(#[from] OriginError),
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error("answered with status {0}, not 200")]
+    Status(u16),
+    #[error("the document is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the document broke off")]
+    Broken,
+    #[error("the document took too long")]
+    Timeout,
+}
+
+/// Sends requests. Clones share one pool.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: Arc<Pool>,
+    names: Names,
+    tls: TlsRoots,
+    /// Resolving, connecting and the TLS handshake, each.
+    connect_timeout: Duration,
+    guard: Option<Arc<Rules>>,
+}
+
+impl Client {
+    /// For addresses that the configuration names: upstreams and key sets.
+    #[must_use]
+    pub fn trusted(tls: TlsRoots, connect_timeout: Duration) -> Self {
+        Self::build(tls, connect_timeout, None, Names::system())
+    }
+
+    /// For addresses that strangers name: every one is judged, literal or resolved, and one denied
+    /// address denies the name. The address judged is the address dialled.
+    #[must_use]
+    pub fn guarded(rules: Arc<Rules>, tls: TlsRoots, connect_timeout: Duration) -> Self {
+        Self::build(tls, connect_timeout, Some(rules), Names::system())
+    }
+
+    fn build(tls: TlsRoots, connect_timeout: Duration, guard: Option<Arc<Rules>>, names: Names) -> Self {
+        Self { inner: Arc::new(Inner { pool: Arc::default(), names, tls, connect_timeout, guard }) }
+    }
+
+    /// Sends `request` and waits for the response headers for as long as it takes.
+    ///
+    /// The request's URI is in origin form and its `Host` is set. The connection goes back to the
+    /// pool when the response body was read to its end; dropping the future or the body earlier
+    /// closes it.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub async fn send(
+        &self,
+        origin: &Origin,
+        request: Request<Body>,
+        reuse: Reuse,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.send_within(origin, request, reuse, &Patience::endless()).await
+    }
+
+    /// As [`Client::send`], with a limit on the wait.
+    ///
+    /// # Errors
+    /// See [`SendError`]; `Timeout` of both kinds when `patience` ended.
+    pub async fn send_within(
+        &self,
+        origin: &Origin,
+        mut request: Request<Body>,
+        mut reuse: Reuse,
+        patience: &Patience,
+    ) -> Result<Response<Incoming>, SendError> {
+        loop {
+            let link = patience
+                .bound(self.link(origin, reuse))
+                .await
+                .unwrap_or(Err(Unsent::Timeout))
+                .map_err(SendError::NotSent)?;
+            let pooled = link.was_pooled();
+            match patience.bound(link.send(request, &self.inner.pool, origin)).await {
+                None => return Err(SendError::NoAnswer(NoAnswer::Timeout)),
+                Some(Ok(response)) => return Ok(response),
+                // The peer hung up while the connection was idle; nothing was written to it.
+                Some(Err(Lost::HandedBack(back))) if pooled => {
+                    request = *back;
+                    reuse = Reuse::Fresh;
+                }
+                Some(Err(Lost::HandedBack(_))) => return Err(SendError::NotSent(Unsent::Closed)),
+                Some(Err(Lost::MaybeSent)) => return Err(SendError::NoAnswer(NoAnswer::Broken)),
+            }
+        }
+    }
+
+    /// A small document by GET: status 200, at most `limit` bytes, all within `timeout`.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn fetch(&self, uri: &Uri, limit: usize, timeout: Duration) -> Result<Bytes, FetchError> {
+        let origin = Origin::try_from(uri)?;
+        let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let mut request = Request::new(empty_body());
+        *request.uri_mut() = target.parse().map_err(|_| OriginError::NotAbsolute)?;
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, origin.authority());
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        let reading = async {
+            let response = self.send(&origin, request, Reuse::Pooled).await?;
+            if response.status() != StatusCode::OK {
+                return Err(FetchError::Status(response.status().as_u16()));
+            }
+            read_at_most(response.into_body(), limit).await
+        };
+        tokio::time::timeout(timeout, reading).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    async fn link(&self, origin: &Origin, reuse: Reuse) -> Result<Link, Unsent> {
+        let inner = &*self.inner;
+        if reuse == Reuse::Pooled
+            && let Some(link) = inner.pool.take(origin, Instant::now())
+        {
+            return Ok(link);
+        }
+        let addresses = inner.names.resolve(origin).await?;
+        if let Some(rules) = &inner.guard {
+            rules.judge_connection(origin.tls(), origin.host(), &addresses).map_err(Unsent::Denied)?;
+        }
+        let stream = dial::connect(&addresses, inner.connect_timeout).await?;
+        let stream = dial::secure(stream, origin, &inner.tls, inner.connect_timeout).await?;
+        pool::open(stream, origin, &inner.pool).await
+    }
+}
+
+/// What this program calls itself on the wire.
+pub const USER_AGENT: &str = concat!("Ringback/", env!("CARGO_PKG_VERSION"));
+
+async fn read_at_most(mut body: Incoming, limit: usize) -> Result<Bytes, FetchError> {
+    let mut document = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| FetchError::Broken)?.into_data() else { continue };
+        if document.len() + data.len() > limit {
+            return Err(FetchError::TooLarge(limit));
+        }
+        document.extend_from_slice(&data);
+    }
+    Ok(document.freeze())
+}
+
+#[cfg(test)]
+mod tests;

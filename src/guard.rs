@@ -1,1 +1,126 @@
-//! placeholder
+//! Which receivers a webhook may be sent to.
+//!
+//! Webhook URIs are hostile input. This module is one table of rules, asked twice: when a URI is
+//! submitted, by what it says alone, and when a connection is made, by every address its host
+//! resolved to. It resolves nothing and dials nothing. Denied is what is not allowed: no address
+//! that is not public, no scheme and no port the configuration does not name.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::config::WebhooksConfig;
+
+mod addresses;
+mod uri;
+
+pub use uri::{UriRefusal, WebhookUri};
+
+/// What the table says about an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub allowed: bool,
+    /// The rule that decided; stable, snake case.
+    pub rule: &'static str,
+}
+
+impl Verdict {
+    fn allowed(rule: &'static str) -> Self {
+        Self { allowed: true, rule }
+    }
+
+    fn denied(rule: &'static str) -> Self {
+        Self { allowed: false, rule }
+    }
+}
+
+/// The rule table with what the configuration allows beyond it.
+pub struct Rules {
+    networks: Vec<IpNet>,
+    /// Lower case.
+    hosts: Vec<String>,
+    ports: Vec<u16>,
+    allow_http: bool,
+    allow_loopback: bool,
+}
+
+impl Rules {
+    #[must_use]
+    pub fn new(config: &WebhooksConfig) -> Self {
+        Self {
+            networks: config.allow_networks.clone(),
+            hosts: config.allow_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            ports: config.ports.clone(),
+            allow_http: config.allow_http,
+            allow_loopback: config.allow_loopback,
+        }
+    }
+
+    /// Whether an address may be dialled, whoever names it.
+    #[must_use]
+    pub fn judge_address(&self, address: IpAddr) -> Verdict {
+        if self.is_allowed_loopback(address) {
+            return Verdict::allowed("allow_loopback");
+        }
+        // An address inside the well-known NAT64 prefix is the IPv4 address it holds.
+        let holds = match address {
+            IpAddr::V6(outer) => addresses::nat64(outer).map(IpAddr::V4),
+            IpAddr::V4(_) => None,
+        };
+        let named = |address: IpAddr| self.networks.iter().any(|network| network.contains(&address));
+        if named(address) || holds.is_some_and(named) {
+            return Verdict::allowed("allow_networks");
+        }
+        addresses::denial(address).map_or(Verdict::allowed("public"), Verdict::denied)
+    }
+
+    /// Whether a connection may be made: one denied address denies the host.
+    ///
+    /// # Errors
+    /// The rule that denied.
+    pub fn judge_connection(
+        &self,
+        tls: bool,
+        host: &str,
+        addresses: &[SocketAddr],
+    ) -> Result<(), &'static str> {
+        let host_allowed = self.is_allowed_host(host);
+        for address in addresses {
+            // A name promises nothing about where it leads, so the freedom of loopback receivers
+            // depends on the address itself.
+            if self.is_allowed_loopback(address.ip()) {
+                continue;
+            }
+            self.judge_scheme_and_port(tls, address.port())?;
+            let verdict = self.judge_address(address.ip());
+            if !verdict.allowed && !host_allowed {
+                return Err(verdict.rule);
+            }
+        }
+        if addresses.is_empty() { Err("no_address") } else { Ok(()) }
+    }
+
+    fn judge_scheme_and_port(&self, tls: bool, port: u16) -> Result<(), &'static str> {
+        if !tls && !self.allow_http {
+            return Err("scheme");
+        }
+        if self.ports.contains(&port) { Ok(()) } else { Err("port") }
+    }
+
+    fn is_allowed_host(&self, host: &str) -> bool {
+        self.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+    }
+
+    fn is_allowed_loopback(&self, address: IpAddr) -> bool {
+        self.allow_loopback && address.is_loopback()
+    }
+
+    /// Loopback as far as text can tell; connecting looks at the address.
+    fn is_allowed_loopback_host(&self, host: &str) -> bool {
+        let name = host.to_ascii_lowercase();
+        self.allow_loopback && (name == "localhost" || name.ends_with(".localhost"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,153 @@
-//! placeholder
+//! One delivery attempt at a receiver.
+//!
+//! Owns the request a receiver sees and the verdict on its answer. Receivers are strangers: every
+//! connection passes the address guard, redirects are answers like any other, the answer's body is
+//! read only to free the connection, and all of it happens within one limit of time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use crate::client::{Client, Origin, Reuse, SendError, TlsRoots, USER_AGENT, Unsent, full_body};
+use crate::clock::Timestamp;
+use crate::config::WebhooksConfig;
+use crate::guard::{Rules, WebhookUri};
+use crate::id::TaskId;
+use crate::outcome::NoAnswer;
+
+/// As much of an answer is read so that its connection can be used again; beyond it, closing the
+/// connection is cheaper.
+const MAX_DRAINED_BYTES: usize = 64 * 1024;
+
+/// What a receiver is told, and under which name.
+pub struct Message {
+    /// `webhook-id`: the same on every try.
+    pub id: TaskId,
+    /// `webhook-timestamp`, in whole seconds: the wall clock at this try.
+    pub sent_at: Timestamp,
+    /// JSON; sent byte for byte.
+    pub body: Bytes,
+}
+
+/// The verdict on one delivery attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryOutcome {
+    Delivered { status: u16 },
+    Failed { why: DeliveryFailure },
+}
+
+/// Why a receiver was not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryFailure {
+    /// An answer that is not 2xx.
+    HttpStatus(u16),
+    Timeout,
+    /// The name does not resolve, nobody accepts a connection, or TLS failed.
+    Unreachable,
+    /// The connection broke before the answer's headers.
+    Broken,
+    /// The guard's rule that denied the receiver.
+    AddressDenied(&'static str),
+}
+
+impl DeliveryFailure {
+    /// Stable, for logs and metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::HttpStatus(_) => "http_status",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Broken => "broken",
+            Self::AddressDenied(_) => "address_denied",
+        }
+    }
+}
+
+/// Sends webhooks, over connections of its own.
+pub struct WebhookSender {
+    client: Client,
+    timeout: Duration,
+}
+
+impl WebhookSender {
+    #[must_use]
+    pub fn new(config: &WebhooksConfig) -> Self {
+        let rules = Arc::new(Rules::new(config));
+        Self { client: Client::guarded(rules, TlsRoots::system(), config.timeout), timeout: config.timeout }
+    }
+
+    /// One POST. Resolving, connecting, sending and reading the answer share one limit.
+    pub async fn deliver(&self, uri: &WebhookUri, message: &Message) -> DeliveryOutcome {
+        let failed = |why| DeliveryOutcome::Failed { why };
+        let origin = Origin::new(uri.tls(), uri.host(), uri.port());
+        let sending = async {
+            // A delivery is at least once: a connection lost while idle costs a repeat, not a doubt.
+            let response = self.client.send(&origin, request(uri, &origin, message), Reuse::Pooled).await?;
+            let status = response.status();
+            Ok::<_, SendError>((status, response.into_body()))
+        };
+        let deadline = tokio::time::Instant::now() + self.timeout;
+        match tokio::time::timeout_at(deadline, sending).await {
+            Err(_) => failed(DeliveryFailure::Timeout),
+            Ok(Err(error)) => failed(why_not_sent(error)),
+            Ok(Ok((status, body))) => {
+                // The status is the whole verdict; what follows cannot change it.
+                let _ = tokio::time::timeout_at(deadline, drain(body)).await;
+                verdict(status)
+            }
+        }
+    }
+}
+
+fn verdict(status: StatusCode) -> DeliveryOutcome {
+    if status.is_success() {
+        DeliveryOutcome::Delivered { status: status.as_u16() }
+    } else {
+        DeliveryOutcome::Failed { why: DeliveryFailure::HttpStatus(status.as_u16()) }
+    }
+}
+
+fn why_not_sent(error: SendError) -> DeliveryFailure {
+    match error {
+        SendError::NotSent(Unsent::Denied(rule)) => DeliveryFailure::AddressDenied(rule),
+        SendError::NotSent(Unsent::Timeout) | SendError::NoAnswer(NoAnswer::Timeout) => {
+            DeliveryFailure::Timeout
+        }
+        SendError::NotSent(_) => DeliveryFailure::Unreachable,
+        SendError::NoAnswer(NoAnswer::Broken) => DeliveryFailure::Broken,
+    }
+}
+
+fn request(uri: &WebhookUri, origin: &Origin, message: &Message) -> Request<crate::client::Body> {
+    let mut request = Request::new(full_body(message.body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from(uri.target());
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, origin.authority());
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, message.body.len().into());
+    let id = HeaderValue::try_from(message.id.to_string()).expect("a UUID is header characters");
+    headers.insert("webhook-id", id);
+    headers.insert("webhook-timestamp", message.sent_at.as_secs().into());
+    request
+}
+
+/// Reads a short rest of the answer; dropping a longer one closes the connection.
+async fn drain(mut body: Incoming) {
+    let mut drained = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        drained += frame.data_ref().map_or(0, Bytes::len);
+        if drained > MAX_DRAINED_BYTES {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! Idle connections, newest first, and the task that drives each connection.
+//!
+//! A connection is in exactly one place: lent to a caller, with its driver until the response body
+//! was read, or idle here. The map holds no origin without a living connection, and idle
+//! connections are bounded for each origin and in all: hosts named by strangers cannot grow it.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use super::stream::Stream;
+use super::{Body, Origin, Unsent};
+
+/// Common servers hang up after five idle seconds; a connection near that age may be closing.
+const MAX_AGE: Duration = Duration::from_secs(4);
+const MAX_IDLE_PER_ORIGIN: usize = 512;
+const MAX_IDLE: usize = 1024;
+/// Response headers, all lines together; also the largest piece of a body read at once.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+
+/// Why a request has no response.
+pub(super) enum Lost {
+    /// The connection had ended before the request was begun.
+    HandedBack(Box<Request<Body>>),
+    MaybeSent,
+}
+
+/// A connection that is free for one request.
+pub(super) struct Link {
+    id: u64,
+    sender: SendRequest<Body>,
+    /// To the connection's driver, which parks the link once the response was read.
+    home: mpsc::Sender<Link>,
+    pooled: bool,
+}
+
+impl Link {
+    pub(super) fn was_pooled(&self) -> bool {
+        self.pooled
+    }
+
+    pub(super) async fn send(
+        mut self,
+        request: Request<Body>,
+        pool: &Pool,
+        origin: &Origin,
+    ) -> Result<Response<Incoming>, Lost> {
+        match self.sender.try_send_request(request).await {
+            Ok(response) => {
+                if self.sender.is_ready() {
+                    pool.park(origin, self);
+                } else {
+                    let home = self.home.clone();
+                    // Refused only when the connection has ended; then the link is of no use.
+                    let _ = home.try_send(self);
+                }
+                Ok(response)
+            }
+            Err(mut error) => Err(error
+                .take_message()
+                .map_or(Lost::MaybeSent, |request| Lost::HandedBack(Box::new(request)))),
+        }
+    }
+}
+
+struct Idle {
+    link: Link,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Shelf {
+    /// Oldest first.
+    idle: HashMap<Origin, Vec<Idle>>,
+    count: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Pool {
+    shelf: Mutex<Shelf>,
+    next_id: AtomicU64,
+}
+
+impl Pool {
+    /// The connection that was idle for the shortest time.
+    pub(super) fn take(&self, origin: &Origin, now: Instant) -> Option<Link> {
+        let mut parked = self.lock();
+        loop {
+            let idle = parked.idle.get_mut(origin)?.pop()?;
+            parked.count -= 1;
+            // The drivers of older ones drop them soon.
+            if idle.since + MAX_AGE <= now {
+                return None;
+            }
+            if idle.link.sender.is_ready() {
+                return Some(Link { pooled: true, ..idle.link });
+            }
+        }
+    }
+
+    fn park(&self, origin: &Origin, link: Link) {
+        let mut parked = self.lock();
+        let surplus = parked.make_room(origin);
+        let idle = Idle { link, since: Instant::now() };
+        if let Some(list) = parked.idle.get_mut(origin) {
+            list.push(idle);
+        } else {
+            parked.idle.insert(origin.clone(), vec![idle]);
+        }
+        parked.count += 1;
+        drop(parked);
+        drop(surplus);
+    }
+
+    /// Drops the connection where it has been idle too long; else when to look again.
+    fn expire(&self, origin: &Origin, id: u64, now: Instant) -> Option<Instant> {
+        let mut parked = self.lock();
+        let since = parked.idle.get(origin)?.iter().find(|idle| idle.link.id == id)?.since;
+        if since + MAX_AGE > now {
+            return Some(since + MAX_AGE);
+        }
+        let expired = parked.remove(origin, id);
+        drop(parked);
+        drop(expired);
+        None
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelf {
+    /// Takes out the connection that must go before another may come, if any.
+    fn make_room(&mut self, origin: &Origin) -> Option<Idle> {
+        let crowded = self.idle.get(origin).is_some_and(|list| list.len() >= MAX_IDLE_PER_ORIGIN);
+        let victim = if crowded {
+            origin.clone()
+        } else if self.count >= MAX_IDLE {
+            // Whose does not matter; a host gains nothing by having many names.
+            self.idle.iter().find(|(_, list)| !list.is_empty())?.0.clone()
+        } else {
+            return None;
+        };
+        let oldest = self.idle.get(&victim)?.first()?.link.id;
+        self.remove(&victim, oldest)
+    }
+
+    fn remove(&mut self, origin: &Origin, id: u64) -> Option<Idle> {
+        let list = self.idle.get_mut(origin)?;
+        let removed = list.iter().position(|idle| idle.link.id == id).map(|at| list.remove(at));
+        self.count -= usize::from(removed.is_some());
+        if list.is_empty() {
+            self.idle.remove(origin);
+        }
+        removed
+    }
+}
+
+/// Begins to speak HTTP on `stream` and spawns the connection's driver.
+pub(super) async fn open(stream: Stream, origin: &Origin, pool: &Arc<Pool>) -> Result<Link, Unsent> {
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEADER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|_| Unsent::Closed)?;
+    let (home, returned) = mpsc::channel(1);
+    let id = pool.next_id.fetch_add(1, Ordering::Relaxed);
+    let registered = Registered { pool: Arc::clone(pool), origin: origin.clone(), id };
+    tokio::spawn(drive(connection.with_upgrades(), returned, registered));
+    Ok(Link { id, sender, home, pooled: false })
+}
+
+/// A living connection; forgotten by the pool when its driver ends, however it ends.
+struct Registered {
+    pool: Arc<Pool>,
+    origin: Origin,
+    id: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let gone = self.pool.lock().remove(&self.origin, self.id);
+        drop(gone);
+    }
+}
+
+/// Runs the connection to its end. Parks its link whenever a response was read to the end, and
+/// takes it off the shelf once it has been idle too long, which closes the connection.
+async fn drive(
+    connection: impl Future<Output = hyper::Result<()>>,
+    mut returned: mpsc::Receiver<Link>,
+    registered: Registered,
+) {
+    let mut connection = pin!(connection);
+    // One look in a while instead of a timer reset on each use.
+    let mut look = pin!(sleep(MAX_AGE));
+    let mut reading: Option<Link> = None;
+    poll_fn(|cx| {
+        if connection.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        loop {
+            if reading.is_none() {
+                match returned.poll_recv(cx) {
+                    Poll::Ready(Some(link)) => reading = Some(link),
+                    // Nothing yet, or nobody holds the link any more.
+                    Poll::Ready(None) | Poll::Pending => break,
+                }
+            }
+            let Some(link) = &mut reading else { break };
+            match link.sender.poll_ready(cx) {
+                Poll::Ready(Ok(())) => {
+                    if let Some(link) = reading.take() {
+                        registered.pool.park(&registered.origin, link);
+                    }
+                }
+                Poll::Ready(Err(_)) => reading = None,
+                Poll::Pending => break,
+            }
+        }
+        while look.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let next = registered.pool.expire(&registered.origin, registered.id, now);
+            look.as_mut().reset(next.unwrap_or(now + MAX_AGE));
+        }
+        Poll::Pending
+    })
+    .await;
+}
