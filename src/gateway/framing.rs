@@ -27,12 +27,9 @@ mod follow;
 mod head;
 mod wire;
 
-#[cfg(test)]
-mod tests;
-
 pub use follow::Limits;
 pub use head::MAX_LINES;
-pub use wire::Wire;
+pub use wire::{Informational, Wire};
 
 use follow::{Follower, Step};
 use wire::Verdict;

@@ -98,8 +98,9 @@ fn read_request_line(line: &[u8]) -> Result<bool, Refusal> {
         // What follows would not be HTTP any more.
         return Err(Refusal::MethodNotAllowed(String::from("CONNECT")));
     }
-    let has_controls = target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f);
-    if has_controls || Uri::try_from(target).is_err() {
+    // A fragment would be dropped without a word.
+    let is_unfit = target.iter().any(|byte| matches!(byte, 0..=b' ' | 0x7f | b'#'));
+    if is_unfit || Uri::try_from(target).is_err() {
         return Err(malformed("request target"));
     }
     match version {
@@ -254,6 +255,7 @@ mod tests {
             "GET / HTTP/1.1 ",
             " GET / HTTP/1.1",
             "GET /a b HTTP/1.1",
+            "GET /#a HTTP/1.1",
             "GET / HTTP/1.2",
             "GET / http/1.1",
             "GET / HTTP/2.0",

@@ -4,7 +4,7 @@
 //! HTTP/1.1 needs any of it: over HTTP/2 calls have frames of their own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
@@ -28,7 +28,7 @@ pub struct Wire {
 struct Notes {
     refused: Option<(u64, Refusal)>,
     answered: Option<Answered>,
-    informational: Option<Informational>,
+    informational: Option<Waiting>,
 }
 
 #[derive(Clone, Copy)]
@@ -37,9 +37,27 @@ struct Answered {
     tunnel: bool,
 }
 
-struct Informational {
+struct Waiting {
     call: u64,
     bytes: Vec<u8>,
+}
+
+/// Where the informational responses of one call go.
+pub struct Informational {
+    wire: Arc<Wire>,
+    call: u64,
+}
+
+impl Informational {
+    #[must_use]
+    pub fn new(wire: Arc<Wire>, call: u64) -> Self {
+        Self { wire, call }
+    }
+
+    /// Sends one before the final response, unless that is on its way already.
+    pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        self.wire.inform(self.call, status, headers);
+    }
 }
 
 /// What became of a call that the connection waits for.
@@ -60,8 +78,7 @@ impl Wire {
         notes.refused.as_ref().filter(|(refused, _)| *refused == call).map(|(_, refusal)| refusal.clone())
     }
 
-    /// For the call: an informational response to send before the final one. Best effort.
-    pub fn inform(&self, call: u64, status: StatusCode, headers: &HeaderMap) {
+    fn inform(&self, call: u64, status: StatusCode, headers: &HeaderMap) {
         let mut bytes =
             format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default())
                 .into_bytes();
@@ -75,7 +92,7 @@ impl Wire {
         if notes.answered.is_some_and(|answered| answered.call >= call) {
             return;
         }
-        let waiting = notes.informational.get_or_insert(Informational { call, bytes: Vec::new() });
+        let waiting = notes.informational.get_or_insert_with(|| Waiting { call, bytes: Vec::new() });
         if waiting.bytes.len() + bytes.len() <= MAX_INFORMATIONAL {
             waiting.call = call;
             waiting.bytes.append(&mut bytes);
