@@ -27,6 +27,9 @@ mod follow;
 mod head;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use follow::Limits;
 pub use head::MAX_LINES;
 pub use wire::{Informational, Wire};
@@ -70,6 +73,9 @@ pub struct Framed {
     linger: Option<Pin<Box<Sleep>>>,
     /// The most that is kept without being judged.
     room: usize,
+    max_stall: Duration,
+    /// Runs while the client takes nothing.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,13 +89,15 @@ enum Reading {
 }
 
 impl Framed {
-    /// Waits for the first bytes, which tell the protocol.
+    /// Waits for the first bytes, which tell the protocol. A client that takes nothing of what is
+    /// written for `max_stall` is given up.
     ///
     /// # Errors
     /// The client is gone.
     pub async fn accept(
         mut stream: TcpStream,
         limits: Limits,
+        max_stall: Duration,
         wire: Arc<Wire>,
     ) -> io::Result<(Protocol, Self)> {
         let mut there = BytesMut::with_capacity(PIECE);
@@ -121,6 +129,8 @@ impl Framed {
             informational: Bytes::new(),
             linger: None,
             room: limits.head().max(MAX_HELD),
+            max_stall,
+            stall: None,
         };
         Ok((protocol, framed))
     }
@@ -210,12 +220,28 @@ impl Framed {
             self.informational = self.wire.take_informational(cx.waker()).into();
         }
         while !self.informational.is_empty() {
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.informational))? {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.informational);
+            match ready!(self.poll_written(cx, written))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.informational.advance(written),
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Gives up a client that does not read.
+    fn poll_written(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let max_stall = self.max_stall;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(max_stall)));
+        stall.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Reads on for a while after the last byte was written, where the client is still sending.
@@ -276,7 +302,8 @@ impl AsyncWrite for Framed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_write_informational(cx))?;
         self.mid_write = true;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.poll_written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -286,7 +313,8 @@ impl AsyncWrite for Framed {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_write_informational(cx))?;
         self.mid_write = true;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.poll_written(cx, written)
     }
 
     /// The library flushes only when everything it had was written: a boundary.

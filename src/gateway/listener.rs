@@ -36,6 +36,8 @@ use attended::Attended;
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// The library's own room for a head; it needs more only for larger heads.
 const READ_BUFFER: usize = 400 * 1024;
+/// How long a client may take nothing of what is there for it.
+const MAX_STALL: Duration = Duration::from_mins(1);
 /// Calls at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
@@ -69,12 +71,16 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: Cancellat
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut said = false;
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "no connection can be accepted");
+                if !said {
+                    tracing::error!(%error, "no connection can be accepted");
+                    said = true;
+                }
                 sleep(BACK_OFF).await;
             }
         }
@@ -102,7 +108,7 @@ impl Connection {
         // Small answers must not wait for an acknowledgement; where that cannot be set, they do.
         let _ = stream.set_nodelay(true);
         let header_timeout = self.gateway.server.header_timeout;
-        let accepting = Framed::accept(stream, self.limits(), Arc::clone(&self.wire));
+        let accepting = Framed::accept(stream, self.limits(), MAX_STALL, Arc::clone(&self.wire));
         let stop = self.stop.clone();
         match stop.run_until_cancelled(timeout(header_timeout, accepting)).await {
             Some(Ok(Ok((Protocol::Http1, framed)))) => self.attend_http1(framed).await,
@@ -128,7 +134,8 @@ impl Connection {
             .max_buf_size(READ_BUFFER.max(limits.head().saturating_add(8 * 1024)))
             .serve_connection(TokioIo::new(framed), service)
             .with_upgrades();
-        drive(connection, &stop, |connection| connection.graceful_shutdown(), std::future::pending()).await;
+        drive(connection, &stop, http1::UpgradeableConnection::graceful_shutdown, std::future::pending())
+            .await;
     }
 
     async fn attend_http2(self, framed: Framed) {
@@ -149,7 +156,7 @@ impl Connection {
             .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
             .serve_connection(TokioIo::new(framed), service);
         let idle = until_idle(calls, header_timeout);
-        drive(connection, &stop, |connection| connection.graceful_shutdown(), idle).await;
+        drive(connection, &stop, http2::Connection::graceful_shutdown, idle).await;
     }
 
     async fn answer_http1(
@@ -158,12 +165,11 @@ impl Connection {
         request: Request<Incoming>,
     ) -> Result<Response<Attended>, Infallible> {
         let old = request.version() == Version::HTTP_10;
-        let response = match self.wire.refusal(call) {
-            Some(refusal) => last_on_its_connection(own(refusal.into_response())),
-            None => {
-                let informational = (!old).then(|| Informational::new(Arc::clone(&self.wire), call));
-                self.gateway.handle(request, self.peer(informational)).await
-            }
+        let response = if let Some(refusal) = self.wire.refusal(call) {
+            last_on_its_connection(own(refusal.into_response()))
+        } else {
+            let informational = (!old).then(|| Informational::new(Arc::clone(&self.wire), call));
+            self.gateway.handle(request, self.peer(informational)).await
         };
         self.wire.answered(call, response.status() == StatusCode::SWITCHING_PROTOCOLS);
         // To HTTP/1.0 the end of the connection can be the end of the body.

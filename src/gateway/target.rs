@@ -46,7 +46,14 @@ fn judge_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Re
 }
 
 fn judge_authority(authority: &Authority) -> Result<(), Refusal> {
-    if authority.as_str().contains('@') || authority.host().is_empty() {
+    let host = authority.host();
+    let is_plain = match authority.as_str().strip_prefix(host) {
+        Some("" | ":") => true,
+        // User names stand before the host, so they end up here too.
+        Some(_) => authority.port_u16().is_some(),
+        None => false,
+    };
+    if host.is_empty() || !is_plain {
         return Err(Refusal::Invalid(String::from(
             "The host called is malformed or holds a user name; send host and port only.",
         )));

@@ -77,12 +77,14 @@ pub struct Follower {
     searched: usize,
     /// Where its current line starts.
     line: usize,
+    /// The bytes of its request line, once that is whole.
+    request_line: usize,
 }
 
 impl Follower {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, phase: Phase::Head, upgrade: false, searched: 0, line: 0 }
+        Self { limits, phase: Phase::Head, upgrade: false, searched: 0, line: 0, request_line: 0 }
     }
 
     /// Nothing is to be followed: not HTTP/1.1.
@@ -144,27 +146,28 @@ impl Follower {
         while let Some(found) = bytes[self.searched..].iter().position(|byte| *byte == b'\n') {
             let end = self.searched + found + 1;
             let line = &bytes[self.line..end];
-            let is_request_line = self.line == 0;
             self.searched = end;
-            self.line = end;
-            if let Some(refusal) = self.oversize(is_request_line) {
+            if let Some(refusal) = self.oversize() {
                 return self.refuse(refusal);
             }
+            if self.line == 0 {
+                self.request_line = end;
+            }
+            self.line = end;
             // A bare line feed is refused where it stands: the head may never end otherwise.
             if line == b"\r\n" || !line.ends_with(b"\r\n") {
                 return self.whole_head(&bytes[..self.searched]);
             }
         }
         self.searched = bytes.len();
-        match self.oversize(self.line == 0) {
+        match self.oversize() {
             Some(refusal) => self.refuse(refusal),
             None => Step::More,
         }
     }
 
     fn whole_head(&mut self, head: &[u8]) -> Step {
-        self.searched = 0;
-        self.line = 0;
+        (self.searched, self.line, self.request_line) = (0, 0, 0);
         match head::read(head) {
             Ok(found) => {
                 self.upgrade = found.upgrade;
@@ -178,11 +181,13 @@ impl Follower {
         }
     }
 
-    fn oversize(&self, in_request_line: bool) -> Option<Refusal> {
-        if in_request_line && self.searched > self.limits.request_line() {
-            return Some(Refusal::UriTooLong(self.limits.target as u64));
+    fn oversize(&self) -> Option<Refusal> {
+        if self.line == 0 {
+            let too_long = self.searched > self.limits.request_line();
+            return too_long.then_some(Refusal::UriTooLong(self.limits.target as u64));
         }
-        (self.searched > self.limits.head()).then_some(Refusal::HeadersTooLarge(self.limits.headers as u64))
+        let too_large = self.searched - self.request_line > self.limits.headers;
+        too_large.then_some(Refusal::HeadersTooLarge(self.limits.headers as u64))
     }
 
     fn refuse(&mut self, refusal: Refusal) -> Step {

@@ -29,6 +29,7 @@ enum Cut {
 pub(super) struct ClientSide(AtomicU8);
 
 impl ClientSide {
+    const FLOWING: u8 = 0;
     const AWAITED: u8 = 1;
     const BROKEN: u8 = 2;
     const TOO_LARGE: u8 = 3;
@@ -67,6 +68,17 @@ impl ClientBody {
     pub(super) fn new(incoming: Incoming, max_bytes: u64, side: Arc<ClientSide>) -> Self {
         Self { incoming, left: (max_bytes > 0).then_some(max_bytes), side }
     }
+
+    fn count(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BoxError> {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(length).ok_or_else(|| {
+                self.side.becomes(ClientSide::TOO_LARGE);
+                Cut::TooLarge
+            })?;
+        }
+        Ok(frame)
+    }
 }
 
 impl Body for ClientBody {
@@ -77,30 +89,19 @@ impl Body for ClientBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let state = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Pending => {
-                self.side.becomes(ClientSide::AWAITED);
-                return Poll::Pending;
-            }
-            Poll::Ready(Some(Err(error))) => {
-                self.side.becomes(ClientSide::BROKEN);
-                return Poll::Ready(Some(Err(error.into())));
-            }
-            Poll::Ready(Some(Ok(frame))) => Some(Ok(without_forbidden_trailers(frame))),
-            Poll::Ready(None) => None,
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            self.side.becomes(ClientSide::AWAITED);
+            return Poll::Pending;
         };
-        let length = state.as_ref().and_then(|frame: &Result<Frame<Bytes>, BoxError>| {
-            frame.as_ref().ok()?.data_ref().map(|data| data.len() as u64)
-        });
-        if let (Some(left), Some(length)) = (self.left, length) {
-            let Some(left) = left.checked_sub(length) else {
-                self.side.becomes(ClientSide::TOO_LARGE);
-                return Poll::Ready(Some(Err(Cut::TooLarge.into())));
-            };
-            self.left = Some(left);
-        }
-        self.side.becomes(0);
-        Poll::Ready(state)
+        self.side.becomes(ClientSide::FLOWING);
+        Poll::Ready(match frame {
+            None => None,
+            Some(Ok(frame)) => Some(self.count(without_forbidden_trailers(frame))),
+            Some(Err(error)) => {
+                self.side.becomes(ClientSide::BROKEN);
+                Some(Err(error.into()))
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -8,7 +8,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use super::support::{Node, Raw, mirror, node, soon, upstream};
+use super::support::{Node, Raw, mirror, node, node_with, soon, upstream};
 use crate::client::{Body, BoxError};
 
 async fn connect(node: &Node) -> (SendRequest<Body>, tokio::task::JoinHandle<hyper::Result<()>>) {
@@ -103,4 +103,26 @@ async fn stopping_says_goodbye() {
     node.stop.cancel();
     soon(connection).await.unwrap().unwrap();
     soon(node.served).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    let node = node_with(answering_after_idle().await, "header_timeout = \"50ms\"", "").await;
+    let (mut sender, connection) = connect(&node).await;
+    let response = soon(sender.send_request(request("/api", empty()))).await.unwrap();
+    assert_eq!(soon(response.into_body().collect()).await.unwrap().to_bytes(), "hi");
+    soon(connection).await.unwrap().unwrap();
+}
+
+/// Takes several times the idle limit of its test to answer.
+async fn answering_after_idle() -> std::net::SocketAddr {
+    let script = |mut client: Raw| async move {
+        client.head().await;
+        for piece in ["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", "h", "i"] {
+            client.send(piece).await;
+            tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        }
+        client.ended().await;
+    };
+    upstream(script).await.address
 }

@@ -89,8 +89,8 @@ pub async fn node_with(upstream: SocketAddr, server: &str, upstreams: &str) -> N
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let served = tokio::spawn(listener::serve(Arc::new(gateway), listener, stop.clone()));
-    Node { address, stop, served }
+    let running = tokio::spawn(listener::serve(Arc::new(gateway), listener, stop.clone()));
+    Node { address, stop, served: running }
 }
 
 impl Node {
@@ -160,6 +160,11 @@ impl Raw {
         let rest = self.read.split_off(length);
         let body = String::from_utf8(std::mem::replace(&mut self.read, rest)).unwrap();
         (head, body)
+    }
+
+    /// Bytes that were read beyond what was asked for.
+    pub fn buffered(&self) -> usize {
+        self.read.len()
     }
 
     /// Everything until a clean end.

@@ -15,7 +15,7 @@ struct Followed {
 /// Feeds the bytes in pieces cut at `cuts`.
 fn follow(bytes: &[u8], cuts: &[usize]) -> Followed {
     let mut follower = Follower::new(LIMITS);
-    let mut followed = Followed::default();
+    let mut outcome = Followed::default();
     let mut there = Vec::new();
     let mut sorted: Vec<usize> =
         cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([bytes.len()]).collect();
@@ -28,25 +28,25 @@ fn follow(bytes: &[u8], cuts: &[usize]) -> Followed {
             let step = follower.step(&there);
             let taken = match step {
                 Step::Head(count) => {
-                    followed.heads.push(there[..count].to_vec());
-                    followed.bodies.push(Vec::new());
+                    outcome.heads.push(there[..count].to_vec());
+                    outcome.bodies.push(Vec::new());
                     count
                 }
                 Step::Body(count) => {
-                    followed.bodies.last_mut().unwrap().extend_from_slice(&there[..count]);
+                    outcome.bodies.last_mut().unwrap().extend_from_slice(&there[..count]);
                     count
                 }
                 Step::Drop(count) => count,
                 Step::More => break,
                 Step::Hold | Step::Refuse(_) | Step::Break => {
-                    followed.end = Some(step);
-                    return followed;
+                    outcome.end = Some(step);
+                    return outcome;
                 }
             };
             there.drain(..taken);
         }
     }
-    followed
+    outcome
 }
 
 fn chunked(body: &str) -> Followed {
