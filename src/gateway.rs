@@ -1,8 +1,222 @@
 //! The listener: what happens to a call before and after it is somebody else's business.
+//!
+//! [`Gateway::handle`] decides what a call is: refused, answered from here, made a task, or proxied.
+//! The rules are pure and in modules of their own; this one asks them in a fixed order and joins
+//! them. Invariant: whatever is refused is refused before its body is read, stored and called nothing.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+
+use crate::client::Body;
+use crate::config::{ServerConfig, UpstreamConfig};
+use crate::upstream::Upstream;
 
 pub mod cors;
 pub mod forwarded;
+pub mod framing;
 pub mod hop;
+pub mod listener;
 pub mod path;
+mod proxy;
 pub mod query;
 pub mod refusal;
+pub mod results;
+pub mod submit;
+mod target;
+mod tunnel;
+
+#[cfg(test)]
+mod tests;
+
+use cors::Cors;
+use framing::Informational;
+use query::Mode;
+use refusal::Refusal;
+use submit::AsyncCall;
+use tunnel::Tunnels;
+
+/// A response body.
+pub type GatewayBody = Body;
+
+/// One upstream and everything a call to it needs.
+pub struct Route {
+    pub config: UpstreamConfig,
+    pub upstream: Arc<Upstream>,
+    pub cors: Cors,
+}
+
+impl Route {
+    #[must_use]
+    pub fn new(config: UpstreamConfig, upstream: Arc<Upstream>) -> Self {
+        Self { cors: Cors::new(&config.cors), config, upstream }
+    }
+}
+
+/// The upstreams of a node, side by side.
+pub struct Routes(Vec<Route>);
+
+impl Routes {
+    #[must_use]
+    pub fn new(routes: Vec<Route>) -> Self {
+        Self(routes)
+    }
+
+    /// The upstream of a path.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<&Route> {
+        let prefixes = self.0.iter().map(|route| route.config.prefix.as_str());
+        path::longest(prefixes, path).and_then(|index| self.0.get(index))
+    }
+}
+
+/// What the calls of one node share.
+pub struct Gateway {
+    pub routes: Routes,
+    pub server: ServerConfig,
+    /// Without a trailing slash.
+    pub public_url: String,
+}
+
+/// Where a call came from.
+pub struct Peer {
+    pub address: IpAddr,
+    /// Where informational responses go; `None` where they cannot (HTTP/1.0 and HTTP/2).
+    pub informational: Option<Informational>,
+    pub tunnels: Tunnels,
+}
+
+/// Whose answer it is: only ours carry our CORS fields.
+enum Answer {
+    Ours(Response<GatewayBody>),
+    Theirs(Response<GatewayBody>),
+}
+
+impl Gateway {
+    /// Answers one call.
+    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<GatewayBody> {
+        let route = self.routes.find(request.uri().path());
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let mut ours = match self.dispatch(route, request, peer).await {
+            Ok(Answer::Theirs(response)) => return response,
+            Ok(Answer::Ours(response)) => response,
+            Err(refusal) => own(refusal.into_response()),
+        };
+        if let Some(route) = route {
+            route.cors.decorate(origin.as_ref(), ours.headers_mut());
+        }
+        ours
+    }
+
+    async fn dispatch(
+        &self,
+        route: Option<&Route>,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Answer, Refusal> {
+        target::judge(&request, self.server.max_uri_bytes)?;
+        let route = route.ok_or(Refusal::NoUpstream)?;
+        let is_preflight = cors::is_preflight(request.method(), request.headers());
+        if is_preflight {
+            if route.cors.is_configured() {
+                return Ok(Answer::Ours(own(route.cors.preflight(request.headers()))));
+            }
+            return self.proxy(route, request, peer).await;
+        }
+        let UpstreamConfig { prefix, results_path, .. } = &route.config;
+        if let Some(found) = path::results(prefix, results_path, request.uri().path()) {
+            let (method, headers) = (request.method(), request.headers());
+            let answer = results::results(self, route, method, found.id, found.below, headers).await?;
+            return Ok(Answer::Ours(answer));
+        }
+        match query::cut(request.uri().query())?.mode {
+            Mode::Proxy => self.proxy(route, request, peer).await,
+            Mode::Task { webhook_uri } => self.submit(route, request, &peer, webhook_uri).await,
+        }
+    }
+
+    async fn submit(
+        &self,
+        route: &Route,
+        request: Request<Incoming>,
+        peer: &Peer,
+        webhook_uri: Option<String>,
+    ) -> Result<Answer, Refusal> {
+        if request.headers().contains_key(header::UPGRADE) {
+            return Err(Refusal::Invalid(String::from(
+                "The header Upgrade and async=true contradict each other; send one of them.",
+            )));
+        }
+        let query = query::cut(request.uri().query())?.query.map(String::from);
+        let client_host = forwarded::client_host(request.uri(), request.headers());
+        let (mut parts, body) = request.into_parts();
+        self.make_end_to_end(&mut parts, peer, client_host.as_ref());
+        hop::strip_for_task(&mut parts.headers);
+        let call = AsyncCall {
+            method: parts.method,
+            path: parts.uri.path().to_owned(),
+            query,
+            headers: parts.headers,
+            client_host,
+            body,
+            webhook_uri,
+        };
+        submit::submit(self, route, call).await.map(Answer::Ours)
+    }
+
+    async fn proxy(
+        &self,
+        route: &Route,
+        mut request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Answer, Refusal> {
+        let client_host = forwarded::client_host(request.uri(), request.headers());
+        let path_and_query = target::upstream_target(request.uri());
+        let upgrade = hop::upgrade(request.headers()).filter(|_| request.version() == Version::HTTP_11);
+        let upgrade = upgrade.map(|protocol| proxy::Upgrade {
+            protocol,
+            client: hyper::upgrade::on(&mut request),
+            tunnels: peer.tunnels.clone(),
+        });
+        let (mut parts, body) = request.into_parts();
+        self.make_end_to_end(&mut parts, &peer, client_host.as_ref());
+        let call = proxy::Proxied {
+            method: parts.method,
+            path_and_query,
+            headers: parts.headers,
+            client_host,
+            body,
+            max_body_bytes: self.server.max_proxy_body_bytes,
+            upgrade,
+            informational: peer.informational,
+        };
+        proxy::proxy(&route.upstream, call).await.map(Answer::Theirs)
+    }
+
+    /// Leaves the fields that are for the upstream, with ours about forwarding.
+    fn make_end_to_end(
+        &self,
+        parts: &mut http::request::Parts,
+        peer: &Peer,
+        client_host: Option<&HeaderValue>,
+    ) {
+        let headers = &mut parts.headers;
+        hop::strip(headers);
+        if parts.version == Version::HTTP_2 {
+            hop::join_cookies(headers);
+        }
+        let trusted = forwarded::is_trusted(peer.address, &self.server.trusted_proxies);
+        forwarded::apply(headers, peer.address, trusted, client_host, "http");
+    }
+}
+
+/// An answer of ours as a response body.
+#[must_use]
+pub fn own(response: Response<Full<Bytes>>) -> Response<GatewayBody> {
+    response.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+}

@@ -78,6 +78,16 @@ pub fn strip_for_task(headers: &mut HeaderMap) {
     }
 }
 
+/// Joins `Cookie` lines, which HTTP/2 may split and HTTP/1.1 may not (RFC 9113, 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// What is left of one `Prefer` line (RFC 7240, 2), where anything is.
 fn without_our_preferences(line: &HeaderValue) -> Option<HeaderValue> {
     let Ok(text) = line.to_str() else { return Some(line.clone()) };
@@ -220,6 +230,13 @@ mod tests {
         assert_eq!(of(&[("upgrade", "websocket")]), None);
         assert_eq!(of(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")]), None);
         assert_eq!(of(&[("connection", "upgrade"), ("upgrade", "websocket, H2C")]), None);
+    }
+
+    #[test]
+    fn split_cookies_are_joined() {
+        let mut found = headers(&[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2; c=3")]);
+        join_cookies(&mut found);
+        assert_eq!(found, headers(&[("cookie", "a=1; b=2; c=3"), ("x", "y")]));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum Refusal {
     UriTooLong(u64),
     #[error("The header section is larger than the {0} bytes accepted here; send fewer or shorter headers.")]
     HeadersTooLarge(u64),
+    #[error("The call has more than the {0} header lines accepted here; send fewer.")]
+    TooManyHeaders(usize),
     #[error("The body did not arrive in time; send it without pauses.")]
     BodyTimeout,
     #[error("The body broke off before its end; send the call again.")]
@@ -44,6 +46,11 @@ pub enum Refusal {
     ResultsExpired,
     #[error("The API behind this gateway cannot be reached; try again later, or call with async=true.")]
     UpstreamUnreachable,
+    #[error(
+        "The API behind this gateway broke off before it answered; the call may have taken effect, so ask it \
+         before calling again."
+    )]
+    UpstreamBroken,
     #[error("The API behind this gateway did not answer in time; try again later, or call with async=true.")]
     UpstreamTimeout,
     #[error("Ringback failed to answer this call; try again.")]
@@ -71,7 +78,9 @@ impl Refusal {
             Self::MethodNotAllowed(_) => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::BodyTooLarge(_) => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::UriTooLong(_) => ("uri_too_long", StatusCode::URI_TOO_LONG),
-            Self::HeadersTooLarge(_) => ("headers_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            Self::HeadersTooLarge(_) | Self::TooManyHeaders(_) => {
+                ("headers_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+            }
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT),
             Self::BodyBroken => ("body_broken", StatusCode::BAD_REQUEST),
             Self::BacklogFull => ("backlog_full", StatusCode::SERVICE_UNAVAILABLE),
@@ -80,6 +89,7 @@ impl Refusal {
             Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND),
             Self::ResultsExpired => ("results_expired", StatusCode::GONE),
             Self::UpstreamUnreachable => ("upstream_unreachable", StatusCode::BAD_GATEWAY),
+            Self::UpstreamBroken => ("upstream_broken", StatusCode::BAD_GATEWAY),
             Self::UpstreamTimeout => ("upstream_timeout", StatusCode::GATEWAY_TIMEOUT),
             Self::Internal => ("internal_error", StatusCode::INTERNAL_SERVER_ERROR),
         }

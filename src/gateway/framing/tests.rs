@@ -1,0 +1,93 @@
+//! The connection by itself; with the gateway behind it, see the gateway's tests.
+
+use std::io::ErrorKind;
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const LIMITS: Limits = Limits { target: 100, headers: 200 };
+
+async fn pair(first: &[u8], max_stall: Duration) -> (TcpStream, Protocol, Framed, Arc<Wire>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    client.write_all(first).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let wire = Arc::new(Wire::default());
+    let (protocol, framed) = Framed::accept(stream, LIMITS, max_stall, Arc::clone(&wire)).await.unwrap();
+    (client, protocol, framed, wire)
+}
+
+fn link() -> HeaderMap {
+    HeaderMap::from_iter([(header::LINK, HeaderValue::from_static("</a>"))])
+}
+
+const HINT: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+
+#[tokio::test]
+async fn the_first_bytes_tell_the_protocol_and_are_kept() {
+    let (_client, protocol, mut framed, _) = pair(PREFACE, LINGER).await;
+    assert_eq!(protocol, Protocol::Http2);
+    let mut read = [0; PREFACE.len()];
+    framed.read_exact(&mut read).await.unwrap();
+    assert_eq!(read, PREFACE);
+    let (_client, protocol, ..) = pair(b"PRI / HTTP/1.1", LINGER).await;
+    assert_eq!(protocol, Protocol::Http1);
+}
+
+#[tokio::test]
+async fn a_refused_head_is_replaced_and_noted() {
+    let call = b"GET / HTTP/1.1\r\n\r\n";
+    let (_client, _, mut framed, wire) =
+        pair(&[&call[..], b"GET / HTTP/1.1\r\nA : b\r\n\r\n"].concat(), LINGER).await;
+    let mut read = vec![0; call.len() + SUBSTITUTE.len()];
+    framed.read_exact(&mut read).await.unwrap();
+    assert_eq!(read, [&call[..], SUBSTITUTE].concat());
+    assert_eq!(wire.refusal(1), None);
+    assert_eq!(wire.refusal(2).map(|refusal| refusal.code()), Some("validation_error"));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_given_up() {
+    let (_client, _, mut framed, _) = pair(b"GET", Duration::from_millis(20)).await;
+    let piece = vec![0; 1 << 20];
+    let error = loop {
+        if let Err(error) = framed.write_all(&piece).await {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn hints_wait_for_the_end_of_what_is_being_written() {
+    let (mut client, _, mut framed, wire) = pair(b"GET", LINGER).await;
+    framed.write_all(b"half of answer 1, ").await.unwrap();
+    Informational::new(Arc::clone(&wire), 2).send(StatusCode::EARLY_HINTS, &link());
+    framed.write_all(b"the other half\r\n").await.unwrap();
+    framed.flush().await.unwrap();
+    framed.write_all(b"answer 2").await.unwrap();
+    drop(framed);
+    let mut read = Vec::new();
+    client.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, [b"half of answer 1, the other half\r\n", HINT, b"answer 2"].concat());
+}
+
+#[tokio::test]
+async fn hints_that_come_too_late_are_dropped() {
+    let (mut client, _, mut framed, wire) = pair(b"GET", LINGER).await;
+    framed.write_all(b"answer 1, ").await.unwrap();
+    let informational = Informational::new(Arc::clone(&wire), 2);
+    informational.send(StatusCode::EARLY_HINTS, &link());
+    wire.answered(2, false);
+    // The library had the beginning of this answer in its buffer behind the first one.
+    framed.write_all(b"answer 2").await.unwrap();
+    informational.send(StatusCode::EARLY_HINTS, &link());
+    framed.flush().await.unwrap();
+    drop(framed);
+    let mut read = Vec::new();
+    client.read_to_end(&mut read).await.unwrap();
+    assert_eq!(String::from_utf8(read).unwrap(), "answer 1, answer 2");
+}

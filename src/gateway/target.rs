@@ -1,0 +1,129 @@
+//! What a call is aimed at: method, target and authority, judged before anything else is done.
+
+use http::uri::Authority;
+use http::{HeaderMap, Method, Request, Uri, Version, header};
+
+use super::path;
+use super::query;
+use super::refusal::Refusal;
+
+/// Judges a call by its head alone.
+///
+/// # Errors
+/// CONNECT and TRACE, a target that is too long or has dot segments, a `Host` that is missing, there
+/// twice or not a host (RFC 9112, 3.2).
+pub fn judge<B>(request: &Request<B>, max_uri_bytes: u64) -> Result<(), Refusal> {
+    let method = request.method();
+    if matches!(*method, Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::MethodNotAllowed(method.to_string()));
+    }
+    let length = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if length as u64 > max_uri_bytes {
+        return Err(Refusal::UriTooLong(max_uri_bytes));
+    }
+    if path::has_dot_segment(request.uri().path()) {
+        return Err(Refusal::Invalid(String::from(
+            "The path has dot segments, which two servers may read differently; send the path they lead to.",
+        )));
+    }
+    judge_host(request.version(), request.uri(), request.headers())
+}
+
+fn judge_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    let invalid =
+        |what: &str| Refusal::Invalid(format!("The header Host {what}; send it once, with the host called."));
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err(invalid("is there more than once")),
+        (None, _) if version == Version::HTTP_11 => return Err(invalid("is missing")),
+        (Some(host), None) if !host.is_empty() => {
+            let host = Authority::try_from(host.as_bytes()).map_err(|_| invalid("is not a host"))?;
+            judge_authority(&host)?;
+        }
+        _ => {}
+    }
+    uri.authority().map_or(Ok(()), judge_authority)
+}
+
+fn judge_authority(authority: &Authority) -> Result<(), Refusal> {
+    let host = authority.host();
+    let is_plain = match authority.as_str().strip_prefix(host) {
+        Some("" | ":") => true,
+        // User names stand before the host, so they end up here too.
+        Some(_) => authority.port_u16().is_some(),
+        None => false,
+    };
+    if host.is_empty() || !is_plain {
+        return Err(Refusal::Invalid(String::from(
+            "The host called is malformed or holds a user name; send host and port only.",
+        )));
+    }
+    Ok(())
+}
+
+/// Path and query as the upstream gets them: without our parameters, where they mean something.
+/// A query of a preflight that cannot be judged stays as it is: a preflight is never refused.
+#[must_use]
+pub fn upstream_target(uri: &Uri) -> String {
+    match query::cut(uri.query()) {
+        Ok(cut) => match cut.query {
+            Some(query) => format!("{}?{query}", uri.path()),
+            None => uri.path().to_owned(),
+        },
+        Err(_) => uri.path_and_query().map_or_else(|| uri.path().to_owned(), ToString::to_string),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, target: &str, hosts: &[&str]) -> Request<()> {
+        let mut builder = Request::builder().method(method).uri(target);
+        for host in hosts {
+            builder = builder.header(header::HOST, *host);
+        }
+        builder.body(()).unwrap()
+    }
+
+    fn code(request: &Request<()>) -> &'static str {
+        judge(request, 20).map_or_else(|refusal| refusal.code(), |()| "ok")
+    }
+
+    #[test]
+    fn a_call_is_judged_by_its_head() {
+        assert_eq!(code(&request("GET", "/a?b", &["a"])), "ok");
+        assert_eq!(code(&request("TRACE", "/", &["a"])), "method_not_allowed");
+        assert_eq!(code(&request("CONNECT", "a:1", &["a"])), "method_not_allowed");
+        assert_eq!(code(&request("GET", "/a/%2E./b", &["a"])), "validation_error");
+        assert_eq!(code(&request("GET", "/1234567890123456789", &["a"])), "ok");
+        assert_eq!(code(&request("GET", "/12345678901234567890", &["a"])), "uri_too_long");
+        assert_eq!(code(&request("GET", "http://a.long.host.example/?12345678", &["a"])), "ok");
+    }
+
+    #[test]
+    fn a_host_is_there_once_and_is_one() {
+        for hosts in [&[][..], &["a", "a"], &["a b"], &["a/b"], &["u@a"], &["a,b:x"], &[":80"]] {
+            assert_eq!(code(&request("GET", "/", hosts)), "validation_error", "{hosts:?}");
+        }
+        for host in ["a", "a:80", "[::1]:80", "", "a_b.example"] {
+            assert_eq!(code(&request("GET", "/", &[host])), "ok", "{host}");
+        }
+        assert_eq!(code(&request("GET", "http://u@a/", &["a"])), "validation_error");
+        let mut old = request("GET", "/", &[]);
+        *old.version_mut() = Version::HTTP_10;
+        assert_eq!(code(&old), "ok");
+    }
+
+    #[test]
+    fn nothing_but_our_parameters_is_taken_from_the_target() {
+        let of = |target: &str| upstream_target(&target.parse().unwrap());
+        assert_eq!(of("/a%2Fb//c?x=%zz&async=false&+"), "/a%2Fb//c?x=%zz&+");
+        assert_eq!(of("/a?"), "/a?");
+        assert_eq!(of("/a?async=true"), "/a");
+        assert_eq!(of("/a?webhook_uri=b"), "/a?webhook_uri=b");
+        assert_eq!(of("/a?async=maybe"), "/a?async=maybe");
+        assert_eq!(of("http://h/a?b"), "/a?b");
+        assert_eq!(of("http://h"), "/");
+    }
+}

@@ -1,0 +1,250 @@
+//! A node on a free port, clients and upstreams that speak bytes.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use toml::Table;
+
+use crate::gateway::{Gateway, Route, Routes, listener};
+use crate::upstream::Upstream;
+
+/// Nothing here takes that long; a test that does has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub async fn soon<F: Future>(future: F) -> F::Output {
+    timeout(PATIENCE, future).await.expect("it should have happened by now")
+}
+
+const SERVER: &str = r#"
+    listen = "127.0.0.1:0"
+    admin_listen = "127.0.0.1:0"
+    data_dir = "unused"
+    trusted_proxies = []
+    drain_timeout = "35s"
+    max_body_bytes = "1MB"
+    max_proxy_body_bytes = 0
+    max_buffered_bytes = "1MB"
+    max_uri_bytes = "1KB"
+    max_header_bytes = "8KB"
+    header_timeout = "30s"
+    body_timeout = "30s"
+    max_connections = 100
+    max_queued_tasks = 100
+    threads = 1
+"#;
+
+const UPSTREAM: &str = r#"
+    name = "api"
+    prefix = "/api"
+    results_path = "/results"
+    preserve_host = false
+    timeout = "20s"
+    idle_timeout = "20s"
+    total_timeout = "20s"
+    concurrency = 10
+    idempotency = "none"
+    max_result_bytes = "1MB"
+    headers = { set = {}, set_from_file = {}, remove = [] }
+    cors = { origins = [] }
+    identity = { mode = "none", header = "Authorization", claim = "sub" }
+    retry = { delays = [], jitter = 0.0, deadline = "1m", statuses = [503] }
+"#;
+
+fn laid_over(base: &str, changes: &str) -> Table {
+    let mut table: Table = base.parse().unwrap();
+    table.extend(changes.parse::<Table>().unwrap());
+    table
+}
+
+/// A running listener with one upstream at `/api`.
+pub struct Node {
+    pub address: SocketAddr,
+    pub stop: CancellationToken,
+    pub served: JoinHandle<()>,
+}
+
+pub async fn node(upstream: SocketAddr) -> Node {
+    node_with(upstream, "", "").await
+}
+
+/// With changes to the sections `server` and `upstreams`.
+pub async fn node_with(upstream: SocketAddr, server: &str, upstreams: &str) -> Node {
+    let mut config = laid_over(UPSTREAM, upstreams);
+    config.insert("url".into(), format!("http://{upstream}/v1").into());
+    let config: crate::config::UpstreamConfig = config.try_into().unwrap();
+    let route = Route::new(config.clone(), Arc::new(Upstream::new(&config).unwrap()));
+    let gateway = Gateway {
+        routes: Routes::new(vec![route]),
+        server: laid_over(SERVER, server).try_into().unwrap(),
+        public_url: String::from("http://ringback.example"),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(listener::serve(Arc::new(gateway), listener, stop.clone()));
+    Node { address, stop, served: running }
+}
+
+impl Node {
+    pub async fn connect(&self) -> Raw {
+        Raw::new(TcpStream::connect(self.address).await.unwrap())
+    }
+
+    /// One call on a connection of its own; the whole answer until the connection ends.
+    pub async fn answer_to(&self, bytes: &str) -> String {
+        let mut client = self.connect().await;
+        client.send(bytes).await;
+        client.rest().await
+    }
+}
+
+/// One end of a connection, in bytes.
+pub struct Raw {
+    pub stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Raw {
+    pub fn new(stream: TcpStream) -> Self {
+        Self { stream, read: Vec::new() }
+    }
+
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
+    }
+
+    /// The bytes up to and with `end`. `None`: the connection ended before.
+    pub async fn try_until(&mut self, end: &str) -> Option<String> {
+        loop {
+            let found = self.read.windows(end.len()).position(|window| window == end.as_bytes());
+            if let Some(at) = found {
+                let rest = self.read.split_off(at + end.len());
+                return Some(String::from_utf8(std::mem::replace(&mut self.read, rest)).unwrap());
+            }
+            if soon(self.stream.read_buf(&mut self.read)).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    pub async fn until(&mut self, end: &str) -> String {
+        match self.try_until(end).await {
+            Some(text) => text,
+            None => panic!("ended before {end:?}: {:?}", String::from_utf8_lossy(&self.read)),
+        }
+    }
+
+    /// A head, in lower case for comparing.
+    pub async fn head(&mut self) -> String {
+        self.until("\r\n\r\n").await.to_lowercase()
+    }
+
+    /// A head and its body of declared length.
+    pub async fn message(&mut self) -> (String, String) {
+        let head = self.head().await;
+        let length = head
+            .split("content-length: ")
+            .nth(1)
+            .map_or(0, |rest| rest.lines().next().unwrap().parse().unwrap());
+        while self.read.len() < length {
+            assert_ne!(soon(self.stream.read_buf(&mut self.read)).await.unwrap(), 0, "ended in mid-body");
+        }
+        let rest = self.read.split_off(length);
+        let body = String::from_utf8(std::mem::replace(&mut self.read, rest)).unwrap();
+        (head, body)
+    }
+
+    /// Bytes that were read beyond what was asked for.
+    pub fn buffered(&self) -> usize {
+        self.read.len()
+    }
+
+    /// Everything until a clean end.
+    pub async fn rest(&mut self) -> String {
+        soon(self.stream.read_to_end(&mut self.read)).await.unwrap();
+        String::from_utf8(std::mem::take(&mut self.read)).unwrap()
+    }
+
+    /// Waits for the other side to be gone, cleanly or not.
+    pub async fn ended(&mut self) {
+        let _ = soon(self.stream.read_to_end(&mut self.read)).await;
+    }
+}
+
+/// A scripted upstream; counts its connections.
+pub struct Scripted {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Scripted {
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+pub async fn upstream<S, F>(script: S) -> Scripted
+where
+    S: Fn(Raw) -> F + Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(script(Raw::new(stream)));
+        }
+    });
+    Scripted { address, connections }
+}
+
+/// Answers every request of a connection with 200 and its own head and body.
+pub async fn mirror() -> Scripted {
+    upstream(|mut client| async move {
+        while let Some(head) = client.try_until("\r\n\r\n").await {
+            let head = head.to_lowercase();
+            let mut seen = head.clone();
+            if head.contains("transfer-encoding: chunked") {
+                seen += &client.until("0\r\n").await;
+                seen += &client.until("\r\n").await;
+            } else if let Some(rest) = head.split("content-length: ").nth(1) {
+                let length: usize = rest.lines().next().unwrap().parse().unwrap();
+                let mut body = vec![0; length];
+                let there = client.read.len().min(length);
+                body[..there].copy_from_slice(&client.read[..there]);
+                client.read.drain(..there);
+                client.stream.read_exact(&mut body[there..]).await.unwrap();
+                seen += &String::from_utf8(body).unwrap();
+            }
+            client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{seen}", seen.len())).await;
+        }
+    })
+    .await
+}
+
+/// Answers every request with these bytes.
+pub async fn answering(answer: &'static str) -> Scripted {
+    upstream(move |mut client| async move {
+        while client.try_until("\r\n\r\n").await.is_some() {
+            client.send(answer).await;
+        }
+    })
+    .await
+}
+
+/// Nobody: a port where nothing listens.
+pub async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
