@@ -5,6 +5,8 @@
 
 mod support;
 
+mod bad_input;
+mod crash;
 mod results;
 mod retries;
 mod submit;
