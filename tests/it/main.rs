@@ -6,8 +6,12 @@
 mod support;
 
 mod bad_input;
+mod cors;
 mod crash;
+mod identity;
+mod proxy;
 mod results;
 mod retries;
+mod routing;
 mod submit;
 mod webhook;

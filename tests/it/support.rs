@@ -25,9 +25,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The future's output, or a failed test that says what did not happen.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(LIMIT, future).await {
+    within_times(1, what, future).await
+}
+
+/// As [`within`], with so many times its limit.
+pub async fn within_times<F: Future>(times: u32, what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(LIMIT * times, future).await {
         Ok(output) => output,
-        Err(_) => panic!("waited {} s in vain until {what}", LIMIT.as_secs()),
+        Err(_) => panic!("waited {} s in vain until {what}", (LIMIT * times).as_secs()),
     }
 }
 

@@ -154,6 +154,12 @@ impl Call {
         within(&what, self.exchange()).await
     }
 
+    /// As [`Call::open`] for a body that may take longer than a single wait.
+    pub async fn open_patiently(self) -> Result<http::Response<Incoming>, hyper::Error> {
+        let what = format!("{} {} with its large body was answered", self.method, self.target);
+        super::within_times(4, &what, self.exchange()).await
+    }
+
     async fn exchange(self) -> Result<http::Response<Incoming>, hyper::Error> {
         let Self { to, method, target, mut headers, body, http2 } = self;
         let stream = TcpStream::connect(to).await.unwrap_or_else(|error| panic!("connect to {to}: {error}"));
