@@ -5,12 +5,16 @@
 
 mod support;
 
+mod admin;
 mod bad_input;
+mod configuration;
 mod cors;
 mod crash;
 mod identity;
+mod lifecycle;
 mod proxy;
 mod results;
+mod retention;
 mod retries;
 mod routing;
 mod submit;
