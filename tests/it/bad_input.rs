@@ -145,7 +145,9 @@ async fn webhook_uris_that_may_not_be_called_are_refused() {
 #[tokio::test]
 async fn a_public_webhook_uri_is_accepted_by_the_same_node() {
     let strict = Strict::start().await;
-    for uri in ["https://receiver.invalid/a?b=%20", "https://receiver.invalid:443/", "HTTPS://RECEIVER.invalid"] {
+    for uri in
+        ["https://receiver.invalid/a?b=%20", "https://receiver.invalid:443/", "HTTPS://RECEIVER.invalid"]
+    {
         let answer = strict.get(&format!("/x?async=true&webhook_uri={}", encode(uri))).send().await;
         assert_eq!(answer.status, 202, "{uri}: {:?}", answer.body);
     }
@@ -164,7 +166,9 @@ async fn odd_spellings_of_a_private_address_never_reach_it() {
         .set("webhooks.ports", vec![i64::from(port), i64::from(allowed.peer().address().port())])
         .start()
         .await;
-    for host in ["2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "localhost.", "[::ffff:127.0.0.1]"] {
+    for host in
+        ["2130706433", "0x7f000001", "0x7f.1", "0177.0.0.1", "127.1", "localhost.", "[::ffff:127.0.0.1]"]
+    {
         let uri = encode(&format!("http://{host}:{port}/hook"));
         let answer = node.get(&format!("/x?async=true&webhook_uri={uri}")).send().await;
         assert!([202, 400].contains(&answer.status), "{host}: {}", answer.status);
@@ -304,10 +308,8 @@ async fn tokens_that_are_not_good_are_refused() {
         ("not a token", "nonsense".to_owned()),
         ("dots", "..".to_owned()),
     ];
-    let mut calls: Vec<(&str, Call)> = tokens
-        .iter()
-        .map(|(name, token)| (*name, strict.node.get("/x?async=true").bearer(token)))
-        .collect();
+    let mut calls: Vec<(&str, Call)> =
+        tokens.iter().map(|(name, token)| (*name, strict.node.get("/x?async=true").bearer(token))).collect();
     calls.push(("missing", strict.node.get("/x?async=true")));
     calls.push(("empty", strict.node.get("/x?async=true").header("authorization", "Bearer ")));
     calls.push(("twice", strict.get("/x?async=true").bearer(&strict.token)));
@@ -334,9 +336,21 @@ async fn an_upgrade_cannot_be_a_task() {
 #[tokio::test]
 async fn dot_segments_are_refused_however_they_are_written() {
     let strict = Strict::start().await;
-    let paths =
-        ["/../x", "/./x", "/x/..", "/x/.", "/%2e%2e/x", "/%2E./x", "/.%2e/x", "/%2e/x", "/a/b/%2e%2E", "/x/%2E/"];
-    let both = paths.iter().flat_map(|path| [(*path, strict.get(path)), (*path, strict.get(&format!("{path}?async=true")))]);
+    let paths = [
+        "/../x",
+        "/./x",
+        "/x/..",
+        "/x/.",
+        "/%2e%2e/x",
+        "/%2E./x",
+        "/.%2e/x",
+        "/%2e/x",
+        "/a/b/%2e%2E",
+        "/x/%2E/",
+    ];
+    let both = paths
+        .iter()
+        .flat_map(|path| [(*path, strict.get(path)), (*path, strict.get(&format!("{path}?async=true")))]);
     strict.refuses(400, "validation_error", both.collect()).await;
 }
 

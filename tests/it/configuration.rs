@@ -2,8 +2,8 @@
 
 use http::Method;
 
-use crate::support::node::{Setup, listening, ready};
 use crate::support::client::Call;
+use crate::support::node::{Setup, listening, ready};
 use crate::support::peer::Upstream;
 use crate::support::process::{Ended, Process, run};
 
@@ -147,10 +147,15 @@ async fn an_unknown_variable_that_is_configuration_is_refused() {
 }
 
 /// Starts `serve` by flags alone.
-async fn by_flags(upstream: &Upstream, dir: &tempfile::TempDir, more: &[&str]) -> (Process, std::net::SocketAddr) {
+async fn by_flags(
+    upstream: &Upstream,
+    dir: &tempfile::TempDir,
+    more: &[&str],
+) -> (Process, std::net::SocketAddr) {
     let data = dir.path().join("data").display().to_string();
     let url = upstream.uri("");
-    let mut args = vec!["serve", "--upstream", &url, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let mut args =
+        vec!["serve", "--upstream", &url, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     args.extend(["--data-dir", &data]);
     args.extend(more);
     let args: Vec<String> = args.into_iter().map(str::to_owned).collect();

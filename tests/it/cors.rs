@@ -25,7 +25,10 @@ fn names(answer: &Answer, header: &str) -> Vec<String> {
 
 /// A node that wants tokens, with these origins.
 async fn node(upstream: &Upstream, key: &Key, origins: &[&str]) -> Node {
-    issuer::by_file(Setup::new(upstream), &[key]).set("upstreams.0.cors.origins", origins.to_vec()).start().await
+    issuer::by_file(Setup::new(upstream), &[key])
+        .set("upstreams.0.cors.origins", origins.to_vec())
+        .start()
+        .await
 }
 
 #[tokio::test]
@@ -52,7 +55,9 @@ async fn a_preflight_is_answered_here_where_its_origin_is_configured() {
         let answer = preflight(&node, target, APP).send().await;
         assert!((200..300).contains(&answer.status), "{target}: {}", answer.status);
         assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
-        assert!(names(&answer, "access-control-allow-methods").iter().any(|name| name == "post" || name == "*"));
+        assert!(
+            names(&answer, "access-control-allow-methods").iter().any(|name| name == "post" || name == "*")
+        );
         let headers = names(&answer, "access-control-allow-headers");
         assert!(headers.contains(&"authorization".to_owned()), "{headers:?}: * does not cover it");
         assert!(headers.contains(&"x-tag".to_owned()) || headers.contains(&"*".to_owned()), "{headers:?}");
@@ -93,7 +98,8 @@ async fn scripts_may_read_our_answers_and_the_headers_that_matter() {
         }
         assert!(names(&answer, "vary").contains(&"origin".to_owned()), "{name}");
     }
-    let plain = node.get("/accounts?async=true").bearer(&token).header("origin", "https://evil.example").send().await;
+    let plain =
+        node.get("/accounts?async=true").bearer(&token).header("origin", "https://evil.example").send().await;
     assert_eq!(plain.header("access-control-allow-origin"), None);
 }
 

@@ -105,7 +105,10 @@ async fn killed_while_running_an_unsafe_task_ends_unknown_and_is_not_sent_again(
     assert_eq!(failed["error_details"]["reason"], "interrupted");
     assert_eq!(failed["error_details"]["outcome"], "unknown");
     let webhook = receiver.wait_for_task(&task.id, 1).await.remove(0).json();
-    assert_eq!((webhook["status"].as_str(), webhook["error"].as_str()), (Some("Failed"), Some("outcome_unknown")));
+    assert_eq!(
+        (webhook["status"].as_str(), webhook["error"].as_str()),
+        (Some("Failed"), Some("outcome_unknown"))
+    );
     settled(&node, &receiver).await;
     assert_eq!(calls(&upstream, "/x"), 1);
     assert_eq!(receiver.tries_for(&task.id).len(), 1);
@@ -180,7 +183,8 @@ async fn killed_between_deliveries_a_task_keeps_count_of_its_tries() {
     let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
     let gate = Gate::closed();
     receiver.answers([Reply::new(500).behind(&gate)]);
-    let setup = Setup::new(&upstream).set("webhooks.delays", vec!["4s", "20ms", "20ms", "20ms", "20ms", "20ms"]);
+    let setup =
+        Setup::new(&upstream).set("webhooks.delays", vec!["4s", "20ms", "20ms", "20ms", "20ms", "20ms"]);
     let node = setup.start().await;
     let task = submit(&node, &receiver, "/x").await;
     receiver.wait_for(1).await;
@@ -195,7 +199,11 @@ async fn killed_between_deliveries_a_task_keeps_count_of_its_tries() {
 
     receiver.wait_for_task(&task.id, 7).await;
     settled(&node, &receiver).await;
-    assert_eq!(receiver.tries_for(&task.id).len(), 7, "one try and six retries, whatever happens between them");
+    assert_eq!(
+        receiver.tries_for(&task.id).len(),
+        7,
+        "one try and six retries, whatever happens between them"
+    );
     assert_eq!(calls(&upstream, "/x"), 1);
 }
 

@@ -244,5 +244,9 @@ async fn a_proxied_call_needs_no_token_of_ours() {
     let node = setup.start().await;
     assert_eq!(node.get("/x").send().await.status, 200);
     assert_eq!(node.get("/x").bearer("anything").send().await.status, 200);
-    assert_eq!(upstream.calls_of(&format!("{PREFIX}/x")).len(), 2, "whether it is good, the upstream decides");
+    assert_eq!(
+        upstream.calls_of(&format!("{PREFIX}/x")).len(),
+        2,
+        "whether it is good, the upstream decides"
+    );
 }

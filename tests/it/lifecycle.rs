@@ -60,8 +60,11 @@ async fn a_stopping_node_finishes_what_runs_and_leaves_what_has_not_begun() {
     let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
     let gate = Gate::closed();
     upstream.always([Reply::ok("done").behind(&gate)]);
-    let mut node =
-        Setup::new(&upstream).set("upstreams.0.concurrency", 1).set("server.drain_timeout", "1h").start().await;
+    let mut node = Setup::new(&upstream)
+        .set("upstreams.0.concurrency", 1)
+        .set("server.drain_timeout", "1h")
+        .start()
+        .await;
     let running = node.submit(node.get(&format!("/running?{}", receiver.query("/hook")))).await;
     upstream.wait_for_calls(1).await;
     let waiting = node.submit(node.get("/waiting?async=true")).await;

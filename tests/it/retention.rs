@@ -24,14 +24,16 @@ async fn results_expire_first_and_then_nothing_is_left() {
     let busy = node.rows();
     let status = async |task: &Task, token: &str| node.results(task).bearer(token).send().await;
 
-    eventually("the results expired", async || (status(&tasks[0], "john").await.status == 410).then_some(())).await;
+    eventually("the results expired", async || (status(&tasks[0], "john").await.status == 410).then_some(()))
+        .await;
     let expired = status(&tasks[0], "john").await;
     if expired.status == 410 {
         expired.is_refusal(410, "results_expired");
     }
     status(&tasks[0], "jane").await.is_refusal(404, "task_not_found");
     for task in &tasks {
-        eventually("the task is gone", async || (status(task, "john").await.status == 404).then_some(())).await;
+        eventually("the task is gone", async || (status(task, "john").await.status == 404).then_some(()))
+            .await;
         status(task, "john").await.is_refusal(404, "task_not_found");
     }
     eventually("the rows are gone", async || {
@@ -53,7 +55,8 @@ async fn what_is_not_finished_is_not_removed() {
     let gate = Gate::closed();
     upstream.always([Reply::ok("done")]);
     upstream.script("/data/v1/slow", [Reply::ok("slow").behind(&gate)]);
-    let node = Setup::new(&upstream).set("retention.results", "500ms").set("retention.tasks", "1s").start().await;
+    let node =
+        Setup::new(&upstream).set("retention.results", "500ms").set("retention.tasks", "1s").start().await;
     let slow = node.submit(node.get("/slow?async=true")).await;
     upstream.wait_for_calls(1).await;
     let quick = node.submit(node.get("/quick?async=true")).await;
@@ -72,7 +75,8 @@ async fn what_is_not_finished_is_not_removed() {
 #[tokio::test]
 async fn more_than_one_batch_is_removed() {
     let upstream = Upstream::start().await;
-    let node = Setup::new(&upstream).set("retention.results", "200ms").set("retention.tasks", "2s").start().await;
+    let node =
+        Setup::new(&upstream).set("retention.results", "200ms").set("retention.tasks", "2s").start().await;
     for number in 0..600 {
         node.submit(node.get(&format!("/{number}?async=true"))).await;
     }

@@ -1,6 +1,5 @@
 //! Bodies of any size and shape, both ways, and what becomes of broken ones.
 
-
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, Method};
@@ -50,7 +49,8 @@ async fn a_gigabyte_goes_up_in_constant_memory() {
     let node = Node::start(&upstream).await;
     let before = node.peak_memory();
     let block = Bytes::from(vec![0; 1 << 20]);
-    let blocks = stream::iter(std::iter::repeat_n(block, usize::try_from(GIGABYTE >> 20).expect("a small number")));
+    let blocks =
+        stream::iter(std::iter::repeat_n(block, usize::try_from(GIGABYTE >> 20).expect("a small number")));
 
     let answer = node.post("/file").stream(blocks).open_patiently().await;
 

@@ -69,7 +69,8 @@ async fn a_connection_the_upstream_closed_while_it_was_idle_is_not_an_error() {
 
 /// A peer that serves https for `127.0.0.1`, and the PEM file of its authority.
 async fn tls_peer() -> (Peer, String) {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate can be made");
+    let made =
+        rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate can be made");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
     let config = ServerConfig::builder_with_provider(Arc::new(
         tokio_rustls::rustls::crypto::aws_lc_rs::default_provider(),
@@ -132,7 +133,8 @@ async fn an_upstream_can_be_named() {
 async fn what_is_not_http_is_answered_with_an_end() {
     let upstream = Upstream::start().await;
     let node = Node::start(&upstream).await;
-    for nonsense in ["\r\n\r\n\r\n\r\nnonsense\r\n\r\n", "GET\r\n\r\n", "\u{16}\u{3}\u{1}\u{2}\u{0}\r\n\r\n"] {
+    for nonsense in ["\r\n\r\n\r\n\r\nnonsense\r\n\r\n", "GET\r\n\r\n", "\u{16}\u{3}\u{1}\u{2}\u{0}\r\n\r\n"]
+    {
         let answer = raw(node.address(), nonsense.as_bytes()).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
     }

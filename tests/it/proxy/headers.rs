@@ -8,7 +8,8 @@ use crate::support::reply::Reply;
 async fn fields_of_one_connection_stay_on_it() {
     let upstream = Upstream::start().await;
     let reply = Reply::ok("x").header("keep-alive", "timeout=5").header("proxy-authenticate", "Basic");
-    let reply = reply.header("x-theirs", "1").header("x-kept", "2").header("connection", "x-theirs, keep-alive");
+    let reply =
+        reply.header("x-theirs", "1").header("x-kept", "2").header("connection", "x-theirs, keep-alive");
     upstream.always([reply]);
     let node = Node::start(&upstream).await;
     for target in ["/x", "/x?async=true"] {
@@ -77,7 +78,9 @@ async fn nothing_is_said_that_the_client_did_not_say() {
     let node = Node::start(&upstream).await;
     node.get("/x").send().await;
     let call = upstream.only_call();
-    for name in ["user-agent", "accept", "accept-encoding", "content-type", "content-length", "transfer-encoding"] {
+    for name in
+        ["user-agent", "accept", "accept-encoding", "content-type", "content-length", "transfer-encoding"]
+    {
         assert_eq!(call.header(name), None, "{name}");
     }
 }

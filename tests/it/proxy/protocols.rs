@@ -23,7 +23,10 @@ async fn http2_is_spoken_with_clients_that_speak_it() {
     assert_eq!((answer.body.as_ref(), answer.header("x-kept")), (b"done".as_slice(), Some("1")));
     let call = upstream.only_call();
     assert_eq!((call.target.as_str(), call.header("x-tag")), ("/data/v1/x?y=1", Some("2")));
-    assert_eq!((call.body.as_slice(), call.header("host")), (b"up".as_slice(), Some(upstream.address().to_string().as_str())));
+    assert_eq!(
+        (call.body.as_slice(), call.header("host")),
+        (b"up".as_slice(), Some(upstream.address().to_string().as_str()))
+    );
     assert_eq!(call.header("x-forwarded-host"), Some(node.address().to_string().as_str()));
 }
 
@@ -45,7 +48,11 @@ async fn refusals_are_the_same_by_http2() {
     let upstream = Upstream::start().await;
     let node = Node::start(&upstream).await;
     node.get("/x?async=maybe").http2().send().await.is_refusal(400, "validation_error");
-    node.call(Method::TRACE, &format!("{PREFIX}/x")).http2().send().await.is_refusal(405, "method_not_allowed");
+    node.call(Method::TRACE, &format!("{PREFIX}/x"))
+        .http2()
+        .send()
+        .await
+        .is_refusal(405, "method_not_allowed");
     upstream.saw_nobody();
 }
 
@@ -86,8 +93,7 @@ async fn an_upgrade_to_anything_is_tunnelled_and_ends_with_either_side() {
     upstream.always([Reply::steps(vec![Step::Send(head.into()), Step::Echo])]);
     let node = Node::start(&upstream).await;
     let mut stream = TcpStream::connect(node.address()).await.expect("the node accepts");
-    let call =
-        format!("GET {PREFIX}/x HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: shout\r\n\r\n");
+    let call = format!("GET {PREFIX}/x HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: shout\r\n\r\n");
     stream.write_all(call.as_bytes()).await.expect("the call is written");
     let mut come = Vec::new();
     within("the tunnel opened", async {

@@ -1,4 +1,4 @@
-//! The program as a child process: its log line by line, its exit, its signals.
+//! A child process: its log line by line, its exit, its signals.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, ExitStatus, Stdio};
@@ -9,9 +9,11 @@ use tokio::sync::watch;
 
 use super::within;
 
-/// A running `ringback`. Dropped, it is killed; dropped by a failing test, its log is printed.
+/// A running `ringback`, or what it is tested with. Dropped, it is ended; dropped by a failing test,
+/// its log is printed.
 pub struct Process {
     pid: u32,
+    farewell: &'static str,
     stderr: watch::Receiver<Vec<String>>,
     stdout: watch::Receiver<Vec<String>>,
     exit: watch::Receiver<Option<ExitStatus>>,
@@ -50,8 +52,13 @@ impl Process {
             }
         }
         command.args(args).envs(env.iter().map(|(name, value)| (name, value)));
+        Self::of(command, "KILL")
+    }
+
+    /// Starts any command; `farewell` is the signal that ends it.
+    pub fn of(mut command: Command, farewell: &'static str) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program was built by cargo and starts");
+        let mut child = command.spawn().expect("the program is there and starts");
         let pid = child.id();
         let (stdout_reader, stdout) = follow(child.stdout.take().expect("stdout is piped"));
         let (stderr_reader, stderr) = follow(child.stderr.take().expect("stderr is piped"));
@@ -62,7 +69,7 @@ impl Process {
             stderr_reader.join().expect("the stderr reader does not panic");
             ended.send_replace(Some(status));
         });
-        Self { pid, stderr, stdout, exit }
+        Self { pid, farewell, stderr, stdout, exit }
     }
 
     pub fn pid(&self) -> u32 {
@@ -71,12 +78,15 @@ impl Process {
 
     /// The first thing `pick` finds in a JSON log line, past or coming.
     pub async fn logged<T>(&mut self, what: &str, pick: impl Fn(&Value) -> Option<T>) -> T {
-        let find = |lines: &Vec<String>| {
-            lines.iter().filter_map(|line| serde_json::from_str(line).ok()).find_map(|line| pick(&line))
-        };
+        self.said(what, |line| pick(&serde_json::from_str(line).ok()?)).await
+    }
+
+    /// The first thing `pick` finds in a line of stderr, past or coming.
+    pub async fn said<T>(&mut self, what: &str, pick: impl Fn(&str) -> Option<T>) -> T {
+        let find = |lines: &Vec<String>| lines.iter().find_map(|line| pick(line));
         let seen = within(what, self.stderr.wait_for(|lines| find(lines).is_some())).await;
         let found = seen.ok().and_then(|lines| find(&lines));
-        found.unwrap_or_else(|| panic!("the program ended before {what}:\n{}", self.log()))
+        found.unwrap_or_else(|| panic!("the process ended before {what}:\n{}", self.log()))
     }
 
     /// Everything it wrote to stderr so far.
@@ -87,14 +97,6 @@ impl Process {
     /// Everything it wrote to stdout so far.
     pub fn output(&self) -> String {
         self.stdout.borrow().join("\n")
-    }
-
-    /// Waits until a line of stdout satisfies `pick`, and returns what it picked.
-    pub async fn printed<T>(&mut self, what: &str, pick: impl Fn(&str) -> Option<T>) -> T {
-        let find = |lines: &Vec<String>| lines.iter().find_map(|line| pick(line));
-        let seen = within(what, self.stdout.wait_for(|lines| find(lines).is_some())).await;
-        let found = seen.ok().and_then(|lines| find(&lines));
-        found.unwrap_or_else(|| panic!("the program ended before {what}:\n{}", self.output()))
     }
 
     /// Sends `signal`, such as `TERM`; a process that is gone already is left alone.
@@ -121,7 +123,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.signal("KILL");
+        self.signal(self.farewell);
         if thread::panicking() {
             eprintln!("--- log of process {} ---\n{}\n---", self.pid, self.log());
         }

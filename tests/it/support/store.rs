@@ -37,14 +37,17 @@ pub fn content(data_dir: &Path) -> String {
 fn open(data_dir: &Path) -> Connection {
     let file = data_dir.join("ringback.db");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let store = Connection::open_with_flags(&file, flags).expect("the store is a SQLite file that can be read");
+    let store =
+        Connection::open_with_flags(&file, flags).expect("the store is a SQLite file that can be read");
     store.busy_timeout(super::LIMIT).expect("a busy timeout can be set");
     store
 }
 
 fn tables(store: &Connection) -> Vec<String> {
     let mut names = store
-        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
+        .prepare(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
+        )
         .expect("the schema can be read");
     let names = names.query_map([], |row| row.get(0)).expect("the schema can be read");
     names.map(|name| name.expect("a table has a name")).collect()
