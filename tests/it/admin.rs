@@ -11,9 +11,9 @@ use crate::support::receiver::Receiver;
 use crate::support::reply::{Gate, Reply};
 
 /// Samples by name and labels, as written.
-type Samples = BTreeMap<String, f64>;
+type Samples = BTreeMap<String, String>;
 
-/// Reads `/metrics` as OpenMetrics text; a line that is not well formed fails the test.
+/// Reads `/metrics` as `OpenMetrics` text; a line that is not well formed fails the test.
 async fn metrics(node: &Node) -> Samples {
     let answer = node.admin("/metrics").send().await;
     assert_eq!(answer.status, 200);
@@ -29,16 +29,20 @@ async fn metrics(node: &Node) -> Samples {
             continue;
         }
         let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line}"));
-        let value = value.parse().unwrap_or_else(|_| panic!("not a number: {line}"));
-        assert!(samples.insert(sample.to_owned(), value).is_none(), "twice: {line}");
+        value.parse::<f64>().unwrap_or_else(|_| panic!("not a number: {line}"));
+        assert!(samples.insert(sample.to_owned(), value.to_owned()).is_none(), "twice: {line}");
     }
     samples
 }
 
 /// The sum of the samples of `name` whose labels contain `label`.
-fn sum(samples: &Samples, name: &str, label: &str) -> f64 {
+fn sum(samples: &Samples, name: &str, label: &str) -> u64 {
     let of_name = |sample: &str| sample.split('{').next() == Some(name) && sample.contains(label);
-    samples.iter().filter(|(sample, _)| of_name(sample)).map(|(_, value)| value).sum()
+    samples
+        .iter()
+        .filter(|(sample, _)| of_name(sample))
+        .map(|(_, value)| value.parse::<u64>().expect("a count"))
+        .sum()
 }
 
 #[tokio::test]
@@ -86,7 +90,7 @@ async fn what_happens_is_counted() {
     upstream.script(&format!("{PREFIX}/flaky"), [Reply::new(503), Reply::ok("done")]);
     let node = Node::start(&upstream).await;
     let before = metrics(&node).await;
-    assert_eq!(sum(&before, "ringback_tasks_accepted_total", ""), 0.0);
+    assert_eq!(sum(&before, "ringback_tasks_accepted_total", ""), 0);
 
     let task = node.submit(node.get(&format!("/flaky?{}", receiver.query("/hook")))).await;
     node.finished(&task).await;
@@ -97,15 +101,15 @@ async fn what_happens_is_counted() {
     node.get("/x?async=maybe").send().await;
 
     let counted = [
-        ("ringback_tasks_accepted_total", "", 2.0),
-        ("ringback_tasks_finished_total", "Succeeded", 1.0),
-        ("ringback_tasks_finished_total", "Failed", 1.0),
-        ("ringback_attempts_total", "success", 1.0),
-        ("ringback_attempts_total", "transient", 1.0),
-        ("ringback_attempts_total", "fatal", 1.0),
-        ("ringback_deliveries_total", "delivered", 1.0),
-        ("ringback_deliveries_total", "retried", 1.0),
-        ("ringback_queue_depth", "", 0.0),
+        ("ringback_tasks_accepted_total", "", 2),
+        ("ringback_tasks_finished_total", "Succeeded", 1),
+        ("ringback_tasks_finished_total", "Failed", 1),
+        ("ringback_attempts_total", "success", 1),
+        ("ringback_attempts_total", "transient", 1),
+        ("ringback_attempts_total", "fatal", 1),
+        ("ringback_deliveries_total", "delivered", 1),
+        ("ringback_deliveries_total", "retried", 1),
+        ("ringback_queue_depth", "", 0),
     ];
     eventually("everything is counted", async || {
         let now = metrics(&node).await;
@@ -114,7 +118,7 @@ async fn what_happens_is_counted() {
     })
     .await;
     let now = metrics(&node).await;
-    assert!(sum(&now, "ringback_commit_seconds_count", "") > 0.0, "{now:?}");
+    assert!(sum(&now, "ringback_commit_seconds_count", "") > 0, "{now:?}");
     assert!(now.keys().any(|name| name.contains("oldest_age")), "{now:?}");
 }
 
@@ -128,15 +132,15 @@ async fn what_waits_is_counted_while_it_waits() {
     for number in 0..3 {
         tasks.push(node.submit(node.get(&format!("/{number}?async=true"))).await);
     }
-    let depth = async |expected: f64| {
+    let depth = async |expected: u64| {
         eventually(&format!("{expected} tasks wait"), async || {
             (sum(&metrics(&node).await, "ringback_queue_depth", "") == expected).then_some(())
         })
         .await;
     };
-    depth(3.0).await;
+    depth(3).await;
     gate.open();
-    depth(0.0).await;
+    depth(0).await;
 }
 
 #[tokio::test]

@@ -202,9 +202,9 @@ async fn a_store_without_its_key_is_not_opened() {
     let setup = node.kill9().await;
     let other = setup.write("other.key", "");
     let elsewhere = Node::start(&upstream).await;
-    let key = std::fs::read_dir(elsewhere.data_dir()).expect("the data directory is there");
-    let key = key.map(|entry| entry.expect("it can be listed").path());
-    let key = key.filter(|path| path.to_string_lossy().contains("key")).next().expect("there is a key file");
+    let files = std::fs::read_dir(elsewhere.data_dir()).expect("the data directory is there");
+    let mut files = files.map(|entry| entry.expect("it can be listed").path());
+    let key = files.find(|path| path.to_string_lossy().contains("key")).expect("there is a key file");
     std::fs::copy(key, &other).expect("a key can be copied");
     std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).expect("a mode can be set");
 

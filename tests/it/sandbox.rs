@@ -30,7 +30,7 @@ async fn the_whole_walk() {
     let target = format!("/data/v1/accounts?async=true&webhook_uri={webhook_uri}");
     let accepted = sandbox.get(&target, &tokens.access).send().await;
     let task = Task::from(&accepted);
-    let polled = sandbox.results(&task, &tokens.access).send().await;
+    let polled = Sandbox::results(&task, &tokens.access).send().await;
     assert!([200, 202].contains(&polled.status), "{}", polled.status);
     let answer = sandbox.finished(&task, &tokens.access).await;
     let deliveries = sandbox.wait_for_deliveries(&task, 1).await;
@@ -93,10 +93,10 @@ async fn a_refreshed_token_reads_and_janes_does_not() {
     let (tokens, task, answer) = accounts_of(&sandbox, "john").await;
     let refreshed = sandbox.refreshed(&tokens).await;
     assert_ne!(refreshed.access, tokens.access);
-    assert_eq!(sandbox.results(&task, &refreshed.access).send().await.body, answer.body);
+    assert_eq!(Sandbox::results(&task, &refreshed.access).send().await.body, answer.body);
     let jane = sandbox.tokens("jane").await.access;
-    sandbox.results(&task, &jane).send().await.is_refusal(404, "task_not_found");
-    sandbox.results(&task, "nonsense").send().await.is_refusal(401, "invalid_token");
+    Sandbox::results(&task, &jane).send().await.is_refusal(404, "task_not_found");
+    Sandbox::results(&task, "nonsense").send().await.is_refusal(401, "invalid_token");
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn a_slow_bank_is_waited_for() {
     let sandbox = Sandbox::start().await;
     let tokens = sandbox.tokens("slow").await;
     let task = sandbox.submit("/data/v1/accounts?async=true", &tokens.access).await;
-    let polled = sandbox.results(&task, &tokens.access).send().await;
+    let polled = Sandbox::results(&task, &tokens.access).send().await;
     assert_eq!(polled.status, 202, "the 202 came long before the answer");
     let answer = sandbox.finished(&task, &tokens.access).await;
     assert_eq!(answer.header("ringback-status"), Some("Succeeded"));

@@ -31,10 +31,9 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
 
 /// As [`within`], with so many times its limit.
 pub async fn within_times<F: Future>(times: u32, what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(LIMIT * times, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {} s in vain until {what}", (LIMIT * times).as_secs()),
-    }
+    let limit = LIMIT * times;
+    let output = tokio::time::timeout(limit, future).await;
+    output.unwrap_or_else(|_elapsed| panic!("waited {} s in vain until {what}", limit.as_secs()))
 }
 
 /// What `look` sees as soon as it sees something. For states that can only be asked for, such as

@@ -1,4 +1,4 @@
-//! HTTP/2 in, WebSockets through, and answers before the answer.
+//! HTTP/2 in, upgrades through, and answers before the answer.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Method, Version};

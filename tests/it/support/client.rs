@@ -137,27 +137,27 @@ impl Call {
     /// The whole answer, or how it broke.
     pub async fn try_send(self) -> Result<Answer, hyper::Error> {
         let what = format!("{} {} was answered whole", self.method, self.target);
-        within(&what, async {
+        let whole = Box::pin(async {
             let (parts, body) = self.open().await?.into_parts();
             let collected = body.collect().await?;
             let trailers = collected.trailers().cloned();
             let body = collected.to_bytes();
             let (status, version) = (parts.status.as_u16(), parts.version);
             Ok(Answer { status, version, headers: parts.headers, body, trailers })
-        })
-        .await
+        });
+        within(&what, whole).await
     }
 
     /// The head of the answer; the body is read by the test. Dropping it drops the connection.
     pub async fn open(self) -> Result<http::Response<Incoming>, hyper::Error> {
         let what = format!("{} {} was answered", self.method, self.target);
-        within(&what, self.exchange()).await
+        within(&what, Box::pin(self.exchange())).await
     }
 
     /// As [`Call::open`] for a body that may take longer than a single wait.
     pub async fn open_patiently(self) -> Result<http::Response<Incoming>, hyper::Error> {
         let what = format!("{} {} with its large body was answered", self.method, self.target);
-        super::within_times(4, &what, self.exchange()).await
+        super::within_times(4, &what, Box::pin(self.exchange())).await
     }
 
     async fn exchange(self) -> Result<http::Response<Incoming>, hyper::Error> {

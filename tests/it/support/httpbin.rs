@@ -1,4 +1,4 @@
-//! An upstream nobody here wrote: `httpbin` from PyPI, served by gunicorn.
+//! An upstream nobody here wrote: `httpbin` from the Python index, served by gunicorn.
 
 use std::process::Command;
 

@@ -213,10 +213,9 @@ where
         });
         match answered? {
             After::Next => {}
-            After::Abandoned => return Ok(()),
             After::Close if plain => return stream.shutdown().await,
-            // A TLS connection without a closing alert: an end that must not look like one.
-            After::Close => return Ok(()),
+            // Without a closing alert a TLS connection is not ended but cut.
+            After::Abandoned | After::Close => return Ok(()),
         }
     }
     Ok(())

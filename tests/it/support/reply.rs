@@ -155,17 +155,14 @@ impl Reply {
             steps.extend(raw);
             return steps;
         }
-        let mut head = format!("HTTP/1.1 {} Scripted\r\n", self.status);
-        for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
+        let mut head = format!("HTTP/1.1 {} Scripted\r\n{}", self.status, fields(&self.headers));
         let length = match &self.body {
             Content::Whole(body) | Content::Broken(body, _) => Some(body.len() as u64),
             Content::Zeros(count) => Some(*count),
             Content::None | Content::Chunks(..) | Content::Raw(_) => None,
         };
         if let Some(length) = length {
-            head.push_str(&format!("content-length: {length}\r\n"));
+            head.extend(["content-length: ", &length.to_string(), "\r\n"]);
         }
         if matches!(self.body, Content::Chunks(..)) {
             head.push_str("transfer-encoding: chunked\r\n");
@@ -178,6 +175,10 @@ impl Reply {
         steps.extend(self.close);
         steps
     }
+}
+
+fn fields(fields: &[(String, String)]) -> String {
+    fields.iter().flat_map(|(name, value)| [name.as_str(), ": ", value.as_str(), "\r\n"]).collect()
 }
 
 fn content(body: Content) -> Vec<Step> {
@@ -195,12 +196,7 @@ fn content(body: Content) -> Vec<Step> {
                 chunk.extend_from_slice(b"\r\n");
                 steps.push(Step::Send(chunk.into()));
             }
-            let mut end = String::from("0\r\n");
-            for (name, value) in trailers {
-                end.push_str(&format!("{name}: {value}\r\n"));
-            }
-            end.push_str("\r\n");
-            steps.push(Step::Send(end.into()));
+            steps.push(Step::Send(format!("0\r\n{}\r\n", fields(&trailers)).into()));
             steps
         }
     }

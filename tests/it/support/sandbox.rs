@@ -125,13 +125,13 @@ impl Sandbox {
     }
 
     /// The results endpoint, called as the 202 gave it.
-    pub fn results(&self, task: &Task, token: &str) -> Call {
+    pub fn results(task: &Task, token: &str) -> Call {
         Call::get(&task.results_uri).bearer(token)
     }
 
     pub async fn finished(&self, task: &Task, token: &str) -> Answer {
         eventually(&format!("the task {} is finished", task.id), async || {
-            Some(self.results(task, token).send().await).filter(|answer| answer.status != 202)
+            Some(Self::results(task, token).send().await).filter(|answer| answer.status != 202)
         })
         .await
     }
