@@ -126,14 +126,14 @@ async fn the_environment_overrides_the_file_and_flags_override_both() {
     let (wrong, right) = (Upstream::start().await, Upstream::start().await);
     let node = Setup::new(&wrong)
         .env("RINGBACK_UPSTREAMS__0__URL", &right.uri(""))
-        .env("RINGBACK_SERVER__MAX_QUEUED_TASKS", "0")
+        .env("RINGBACK_SERVER__MAX_URI_BYTES", "50")
         .env("RINGBACK_COLOUR", "blue")
         .start()
         .await;
     assert_eq!(node.get("/x").send().await.status, 200);
     assert_eq!(right.only_call().target, "/x");
     wrong.saw_nobody();
-    node.get("/x?async=true").send().await.is_refusal(503, "backlog_full");
+    node.get(&format!("/{}", "x".repeat(50))).send().await.is_refusal(414, "uri_too_long");
     let flag = Setup::new(&wrong).set("server.listen", "127.0.0.1:1").arg("--listen").arg("127.0.0.1:0");
     assert_eq!(flag.start().await.get("/x").send().await.status, 200);
 }

@@ -153,7 +153,7 @@ async fn an_unsafe_call_that_was_not_sent_is_sent_when_the_upstream_is_there() {
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port is free");
     let address = socket.local_addr().expect("it is bound");
     let setup =
-        Setup::of(&format!("http://{address}{PREFIX}")).set("upstreams.0.retry.delays", vec!["50ms"; 500]);
+        Setup::of(&format!("http://{address}{PREFIX}")).set("upstreams.0.retry.delays", vec!["300ms"; 20]);
     let mut node = setup.start().await;
     let task = node.submit(node.post("/payments?async=true").body("pay")).await;
     node.reaches(&task, "Queued").await;
