@@ -61,13 +61,19 @@ impl Wire {
         Self { buffer: BytesMut::new() }
     }
 
+    /// Reads what there is, at least a byte; 0 at the end.
+    async fn fill(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+        self.buffer.reserve(256 << 10);
+        from.read_buf(&mut self.buffer).await
+    }
+
     /// The head of the next call; `None` when the other side ended between calls.
     pub async fn head(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Received>> {
         let end = loop {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end;
             }
-            if from.read_buf(&mut self.buffer).await? == 0 {
+            if self.fill(from).await? == 0 {
                 return if self.buffer.is_empty() {
                     Ok(None)
                 } else {
@@ -137,7 +143,7 @@ impl Wire {
     ) -> io::Result<()> {
         let mut left = length;
         while left > 0 {
-            if self.buffer.is_empty() && from.read_buf(&mut self.buffer).await? == 0 {
+            if self.buffer.is_empty() && self.fill(from).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let here = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -154,7 +160,7 @@ impl Wire {
                 let line = self.buffer.split_to(end + 2);
                 return Ok(String::from_utf8_lossy(&line[..end]).into_owned());
             }
-            if from.read_buf(&mut self.buffer).await? == 0 {
+            if self.fill(from).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -162,7 +168,7 @@ impl Wire {
 
     /// Returns when the other side has ended; bytes that come before are kept.
     pub async fn until_end(&mut self, from: &mut (impl AsyncRead + Unpin)) {
-        while matches!(from.read_buf(&mut self.buffer).await, Ok(count) if count > 0) {}
+        while matches!(self.fill(from).await, Ok(count) if count > 0) {}
     }
 
     /// What was read beyond the last call.
