@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use crate::support::client::{Answer, Call};
+use crate::support::client::Call;
 use crate::support::issuer::{self, Key};
 use crate::support::node::{Node, PREFIX, Setup};
 use crate::support::peer::Upstream;
@@ -15,12 +15,6 @@ fn preflight(node: &Node, target: &str, origin: &str) -> Call {
         .header("origin", origin)
         .header("access-control-request-method", "POST")
         .header("access-control-request-headers", "authorization, x-tag")
-}
-
-/// The comma-separated names in a header, in lower case.
-fn names(answer: &Answer, header: &str) -> Vec<String> {
-    let value = answer.header(header).unwrap_or_default().to_ascii_lowercase();
-    value.split(',').map(|name| name.trim().to_owned()).collect()
 }
 
 /// A node that wants tokens, with these origins.
@@ -55,13 +49,11 @@ async fn a_preflight_is_answered_here_where_its_origin_is_configured() {
         let answer = preflight(&node, target, APP).send().await;
         assert!((200..300).contains(&answer.status), "{target}: {}", answer.status);
         assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
-        assert!(
-            names(&answer, "access-control-allow-methods").iter().any(|name| name == "post" || name == "*")
-        );
-        let headers = names(&answer, "access-control-allow-headers");
+        assert!(answer.list("access-control-allow-methods").iter().any(|name| name == "post" || name == "*"));
+        let headers = answer.list("access-control-allow-headers");
         assert!(headers.contains(&"authorization".to_owned()), "{headers:?}: * does not cover it");
         assert!(headers.contains(&"x-tag".to_owned()) || headers.contains(&"*".to_owned()), "{headers:?}");
-        assert!(names(&answer, "vary").contains(&"origin".to_owned()));
+        assert!(answer.list("vary").contains(&"origin".to_owned()));
     }
     upstream.saw_nobody();
     assert_eq!(node.rows(), before);
@@ -92,11 +84,11 @@ async fn scripts_may_read_our_answers_and_the_headers_that_matter() {
     let result = node.results(&task).bearer(&token).header("origin", APP).send().await;
     for (name, answer) in [("202", accepted), ("400", refused), ("401", nobody), ("result", result)] {
         assert_eq!(answer.header("access-control-allow-origin"), Some(APP), "{name}");
-        let exposed = names(&answer, "access-control-expose-headers");
+        let exposed = answer.list("access-control-expose-headers");
         for header in ["location", "retry-after", "ringback-task", "ringback-status", "ringback-error"] {
             assert!(exposed.contains(&header.to_owned()), "{name} does not expose {header}: {exposed:?}");
         }
-        assert!(names(&answer, "vary").contains(&"origin".to_owned()), "{name}");
+        assert!(answer.list("vary").contains(&"origin".to_owned()), "{name}");
     }
     let plain =
         node.get("/accounts?async=true").bearer(&token).header("origin", "https://evil.example").send().await;

@@ -220,7 +220,7 @@ async fn the_sandbox_prints_what_to_paste() {
     let mut sandbox = Sandbox::start().await;
     let output = sandbox.process().output();
     for word in
-        ["curl", "/connect/token", "async=true", "webhook_uri", "/data/v1/", "/results/", "/deliveries"]
+        ["curl", "/connect/token", "async=true", "webhook_uri", "/data/v1/", "results_uri", "/deliveries"]
     {
         assert!(output.contains(word), "`{word}` is not in:\n{output}");
     }

@@ -47,6 +47,13 @@ impl Answer {
         Some(value.to_str().expect("header values in these tests are ASCII"))
     }
 
+    /// The comma-separated members of a list header, over all its lines, in lower case.
+    pub fn list(&self, name: &str) -> Vec<String> {
+        let lines = self.headers.get_all(name).iter();
+        let lines = lines.map(|line| line.to_str().expect("header values in these tests are ASCII"));
+        lines.flat_map(|line| line.split(',')).map(|member| member.trim().to_ascii_lowercase()).collect()
+    }
+
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
