@@ -259,6 +259,24 @@ async fn a_body_that_breaks_off_makes_no_task() {
     strict.refuses(400, "validation_error", Vec::new()).await;
 }
 
+#[tokio::test]
+async fn a_client_that_pauses_too_long_is_not_waited_for() {
+    let upstream = Upstream::start().await;
+    let setup =
+        Setup::new(&upstream).set("server.body_timeout", "200ms").set("server.header_timeout", "200ms");
+    let node = setup.start().await;
+    let before = node.rows();
+    let call = format!("POST {PREFIX}/x?async=true HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf");
+    let answer = raw(node.address(), call.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("body_timeout"), "{answer}");
+    let answer = raw(node.address(), b"GET / HTTP/1.1\r\nhost: ").await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let answer = raw(node.address(), b"").await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert_eq!(node.rows(), before);
+    upstream.saw_nobody();
+}
+
 /// Sends `bytes`, ends the sending side, and waits until the other side has closed too.
 async fn half_closed(to: std::net::SocketAddr, bytes: &[u8]) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

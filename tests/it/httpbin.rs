@@ -31,7 +31,6 @@ async fn results_are_the_synchronous_answers_byte_for_byte() {
         "/anything/a%20b/c?x=1&y=%2F&z=a+b",
         "/drip?duration=1&numbytes=10&delay=0",
         "/bytes/2048?seed=1",
-        "/stream/20",
         "/stream-bytes/5000?seed=2&chunk_size=100",
         "/encoding/utf8",
         "/image/png",

@@ -110,6 +110,23 @@ async fn a_broken_exchange_of_a_safe_call_is_repeated() {
 }
 
 #[tokio::test]
+async fn an_attempt_takes_no_longer_than_it_may_in_all() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::new(200).chunks(vec![(None, "first"), (Some(Gate::closed()), "second")])]);
+    let node = Setup::new(&upstream)
+        .set("upstreams.0.idle_timeout", "10m")
+        .set("upstreams.0.total_timeout", "300ms")
+        .set("upstreams.0.timeout", "300ms")
+        .set("upstreams.0.retry.delays", vec!["20ms"])
+        .start()
+        .await;
+    let (ended, body, calls) = outcome(&node, &upstream, Method::GET, "x").await;
+    assert_eq!((ended.as_str(), calls), ("Failed", 2));
+    assert_eq!(body["error"], "upstream_timeout");
+    upstream.wait_for_abandoned(2).await;
+}
+
+#[tokio::test]
 async fn a_safe_call_that_never_gets_through_fails_with_what_went_wrong_last() {
     let upstream = Upstream::start().await;
     let node = impatient(&upstream).start().await;

@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-use crate::support::node::{Node, PREFIX};
+use crate::support::node::{Node, PREFIX, Setup};
 use crate::support::peer::Upstream;
 use crate::support::reply::{Gate, Reply, Step};
 use crate::support::within;
@@ -141,6 +141,29 @@ async fn a_body_the_upstream_breaks_off_never_ends_cleanly() {
         assert!(node.get("/x").try_send().await.is_err(), "{name}, over HTTP/1.1");
         assert!(node.get("/x").http2().try_send().await.is_err(), "{name}, over HTTP/2");
     }
+}
+
+#[tokio::test]
+async fn a_body_the_upstream_stops_sending_never_ends_cleanly() {
+    let upstream = Upstream::start().await;
+    let never = Gate::closed();
+    upstream.always([Reply::new(200).chunks(vec![(None, "first"), (Some(never), "second")])]);
+    let node = Setup::new(&upstream).set("upstreams.0.idle_timeout", "200ms").start().await;
+    assert!(node.get("/x").try_send().await.is_err());
+    upstream.wait_for_abandoned(1).await;
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_for_proxied_calls_is_refused() {
+    let upstream = Upstream::start().await;
+    let node = Setup::new(&upstream).set("server.max_proxy_body_bytes", 1000).start().await;
+    node.post("/x").body(vec![1; 1001]).send().await.is_refusal(413, "body_too_large");
+    upstream.saw_nobody();
+    let pieces = stream::iter(vec![Bytes::from(vec![1; 400]); 3]);
+    let streamed = node.post("/x").stream(pieces).try_send().await;
+    assert!(streamed.is_err() || streamed.is_ok_and(|answer| answer.status == 413));
+    assert_eq!(upstream.calls().len(), 0, "the upstream never saw a whole one");
+    assert_eq!(node.post("/x").body(vec![1; 1000]).send().await.status, 200);
 }
 
 #[tokio::test]
