@@ -1,1 +1,24 @@
-fn main() {}
+//! Ringback through its front door.
+//!
+//! Every test starts the real program as a child process, with a real upstream and a real receiver
+//! on sockets of its own. Nothing here looks inside the library; a test sees what a user sees.
+
+mod support;
+
+mod admin;
+mod bad_input;
+mod configuration;
+mod cors;
+mod crash;
+mod httpbin;
+mod identity;
+mod lifecycle;
+mod proxy;
+mod results;
+mod retention;
+mod retries;
+mod routing;
+mod sandbox;
+mod submit;
+mod tidy;
+mod webhook;

@@ -1,0 +1,158 @@
+//! The admin listener: alive, ready, and what is counted.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+
+use crate::support::eventually;
+use crate::support::node::{Node, PREFIX};
+use crate::support::peer::Upstream;
+use crate::support::receiver::Receiver;
+use crate::support::reply::{Gate, Reply};
+
+/// Samples by name and labels, as written.
+type Samples = BTreeMap<String, String>;
+
+/// Reads `/metrics` as `OpenMetrics` text; a line that is not well formed fails the test.
+async fn metrics(node: &Node) -> Samples {
+    let answer = node.admin("/metrics").send().await;
+    assert_eq!(answer.status, 200);
+    let kind = answer.header("content-type").expect("a content type");
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    let text = String::from_utf8(answer.body.to_vec()).expect("metrics are text");
+    let body = text.strip_suffix("# EOF\n").unwrap_or_else(|| panic!("it does not end with # EOF:\n{text}"));
+    let mut samples = Samples::new();
+    for line in body.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let kind = comment.split(' ').next().unwrap_or_default();
+            assert!(["HELP", "TYPE", "UNIT"].contains(&kind), "not OpenMetrics: {line}");
+            continue;
+        }
+        let (sample, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("not a sample: {line}"));
+        value.parse::<f64>().unwrap_or_else(|_| panic!("not a number: {line}"));
+        assert!(samples.insert(sample.to_owned(), value.to_owned()).is_none(), "twice: {line}");
+    }
+    samples
+}
+
+/// The sum of the samples of `name` whose labels contain `label`.
+fn sum(samples: &Samples, name: &str, label: &str) -> u64 {
+    let of_name = |sample: &str| sample.split('{').next() == Some(name) && sample.contains(label);
+    samples
+        .iter()
+        .filter(|(sample, _)| of_name(sample))
+        .map(|(_, value)| value.parse::<u64>().expect("a count"))
+        .sum()
+}
+
+#[tokio::test]
+async fn a_node_is_alive_and_ready() {
+    let upstream = Upstream::start().await;
+    let node = Node::start(&upstream).await;
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(node.admin(path).send().await.status, 200, "{path}");
+    }
+    assert_eq!(node.admin("/nothing").send().await.status, 404);
+}
+
+#[tokio::test]
+async fn the_gateway_does_not_serve_what_the_admin_listener_serves() {
+    let upstream = Upstream::start().await;
+    let node = Node::start(&upstream).await;
+    for path in ["/livez", "/readyz", "/metrics"] {
+        node.call(Method::GET, path).send().await.is_refusal(404, "no_upstream");
+    }
+}
+
+#[tokio::test]
+async fn a_stopping_node_is_not_ready() {
+    let upstream = Upstream::start().await;
+    let gate = Gate::closed();
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let mut node = Node::start(&upstream).await;
+    node.submit(node.get("/x?async=true")).await;
+    upstream.wait_for_calls(1).await;
+    node.process().signal("TERM");
+    eventually("the node is not ready any more", async || {
+        let answer = node.admin("/readyz").try_send().await;
+        answer.map_or(Some(()), |answer| (answer.status == 503).then_some(()))
+    })
+    .await;
+    gate.open();
+    assert!(node.process().ended().await.status.success());
+}
+
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
+    receiver.refuses_first(1);
+    upstream.script(&format!("{PREFIX}/fails"), [Reply::new(404)]);
+    upstream.script(&format!("{PREFIX}/flaky"), [Reply::new(503), Reply::ok("done")]);
+    let node = Node::start(&upstream).await;
+    let before = metrics(&node).await;
+    assert_eq!(sum(&before, "ringback_tasks_accepted_total", ""), 0);
+
+    let task = node.submit(node.get(&format!("/flaky?{}", receiver.query("/hook")))).await;
+    node.finished(&task).await;
+    receiver.wait_for(2).await;
+    let task = node.submit(node.get("/fails?async=true")).await;
+    node.finished(&task).await;
+    node.get("/x").send().await;
+    node.get("/x?async=maybe").send().await;
+
+    let counted = [
+        ("ringback_tasks_accepted_total", "", 2),
+        ("ringback_tasks_finished_total", "Succeeded", 1),
+        ("ringback_tasks_finished_total", "Failed", 1),
+        ("ringback_attempts_total", "success", 1),
+        ("ringback_attempts_total", "transient", 1),
+        ("ringback_attempts_total", "fatal", 1),
+        ("ringback_deliveries_total", "delivered", 1),
+        ("ringback_deliveries_total", "retried", 1),
+        ("ringback_queue_depth", "", 0),
+    ];
+    eventually("everything is counted", async || {
+        let now = metrics(&node).await;
+        let wrong = counted.iter().find(|(name, label, count)| sum(&now, name, label) != *count);
+        wrong.is_none().then_some(())
+    })
+    .await;
+    let now = metrics(&node).await;
+    assert!(sum(&now, "ringback_commit_seconds_count", "") > 0, "{now:?}");
+    assert!(now.keys().any(|name| name.contains("oldest_age")), "{now:?}");
+}
+
+#[tokio::test]
+async fn what_waits_is_counted_while_it_waits() {
+    let upstream = Upstream::start().await;
+    let gate = Gate::closed();
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let node = Node::start(&upstream).await;
+    let mut tasks = Vec::new();
+    for number in 0..3 {
+        tasks.push(node.submit(node.get(&format!("/{number}?async=true"))).await);
+    }
+    let depth = async |expected: u64| {
+        eventually(&format!("{expected} tasks wait"), async || {
+            (sum(&metrics(&node).await, "ringback_queue_depth", "") == expected).then_some(())
+        })
+        .await;
+    };
+    depth(3).await;
+    gate.open();
+    depth(0).await;
+}
+
+#[tokio::test]
+async fn labels_never_hold_what_a_client_chose() {
+    let upstream = Upstream::start().await;
+    let node = Node::start(&upstream).await;
+    let before = metrics(&node).await.len();
+    for number in 0..20 {
+        let task = node.submit(node.get(&format!("/hush-{number}?async=true"))).await;
+        node.finished(&task).await;
+    }
+    let text = node.admin("/metrics").send().await.body;
+    assert!(!String::from_utf8_lossy(&text).contains("hush"));
+    assert!(metrics(&node).await.len() <= before + 20, "the number of samples does not grow with calls");
+}

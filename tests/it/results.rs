@@ -1,0 +1,320 @@
+//! The results endpoint: whose task it is, how far it is, what came out.
+
+use async_compression::tokio::write::GzipEncoder;
+use http::Method;
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::support::client::Answer;
+use crate::support::node::{Node, PREFIX, Setup, Task};
+use crate::support::peer::Upstream;
+use crate::support::reply::{Gate, Reply};
+
+const UNKNOWN: &str = "0192f0c0-0000-7000-8000-000000000001";
+
+fn has_result_headers(answer: &Answer, task: &Task, status: &str) {
+    assert_eq!(answer.header("ringback-task"), Some(task.id.as_str()));
+    assert_eq!(answer.header("ringback-status"), Some(status));
+    assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
+    assert!(answer.list("vary").contains(&"authorization".to_owned()), "{:?}", answer.headers);
+}
+
+/// A node whose tasks belong to whoever sent the `Authorization` header.
+async fn opaque(upstream: &Upstream) -> Node {
+    Setup::new(upstream).set("upstreams.0.identity.mode", "opaque").start().await
+}
+
+#[tokio::test]
+async fn a_task_in_flight_is_running_and_says_when_to_ask_again() {
+    let upstream = Upstream::start().await;
+    let gate = Gate::closed();
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true")).await;
+    upstream.wait_for_calls(1).await;
+    node.reaches(&task, "Running").await;
+
+    let answer = node.results(&task).send().await;
+
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.keys(), ["results_uri", "status", "task_id"]);
+    assert_eq!(
+        answer.json(),
+        json!({"results_uri": task.results_uri, "status": "Running", "task_id": task.id})
+    );
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    has_result_headers(&answer, &task, "Running");
+    gate.open();
+    node.finished(&task).await;
+}
+
+#[tokio::test]
+async fn a_task_that_waits_for_its_turn_is_queued() {
+    let upstream = Upstream::start().await;
+    let gate = Gate::closed();
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let node = Setup::new(&upstream).set("upstreams.0.concurrency", 1).start().await;
+    let first = node.submit(node.get("/1?async=true")).await;
+    upstream.wait_for_calls(1).await;
+    let second = node.submit(node.get("/2?async=true")).await;
+
+    let answer = node.results(&second).send().await;
+
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.json()["status"], "Queued");
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    has_result_headers(&answer, &second, "Queued");
+    gate.open();
+    node.finished(&first).await;
+    node.finished(&second).await;
+}
+
+#[tokio::test]
+async fn a_result_is_the_upstreams_body_and_representation_headers() {
+    let upstream = Upstream::start().await;
+    let representation = [
+        ("content-type", "application/vnd.bank+json; charset=utf-8"),
+        ("content-language", "de"),
+        ("content-disposition", "attachment; filename=\"a b.json\""),
+        ("etag", "\"v1\""),
+        ("last-modified", "Sat, 29 Oct 1994 19:43:31 GMT"),
+    ];
+    let reply = representation.iter().fold(Reply::new(201), |reply, (name, value)| reply.header(name, value));
+    let reply = reply.header("set-cookie", "session=secret").header("x-internal", "1");
+    upstream.always([reply.header("cache-control", "public, max-age=9").body(" {\"a\" : 1}\r\n")]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true")).await;
+
+    let answer = node.finished(&task).await;
+
+    assert_eq!(answer.status, 200, "the endpoint's status speaks of the endpoint");
+    assert_eq!(answer.header("ringback-upstream-status"), Some("201"));
+    assert_eq!(answer.body, " {\"a\" : 1}\r\n");
+    for (name, value) in representation {
+        assert_eq!(answer.header(name), Some(value), "{name}");
+    }
+    assert_eq!((answer.header("set-cookie"), answer.header("x-internal")), (None, None));
+    assert_eq!(answer.header("content-length"), Some("12"));
+    has_result_headers(&answer, &task, "Succeeded");
+}
+
+#[tokio::test]
+async fn a_result_may_be_read_again_and_after_a_restart() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::ok("the same")]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true")).await;
+    for _ in 0..3 {
+        assert_eq!(node.finished(&task).await.body, "the same");
+    }
+    let node = node.kill9().await.start().await;
+    assert_eq!(node.finished(&task).await.body, "the same");
+    assert_eq!(upstream.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_without_content_is_a_result_without_content() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::new(204).bodyless()]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.call(Method::DELETE, &format!("{PREFIX}/things/1?async=true"))).await;
+    let answer = node.finished(&task).await;
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    assert_eq!(answer.header("ringback-upstream-status"), Some("204"));
+}
+
+#[tokio::test]
+async fn a_large_result_comes_back_byte_for_byte() {
+    let upstream = Upstream::start().await;
+    let body: Vec<u8> =
+        (0..20_000_003_u32).map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    upstream.always([Reply::new(200).header("content-type", "application/octet-stream").body(body.clone())]);
+    let node = Setup::new(&upstream).set("upstreams.0.max_result_bytes", "32MB").start().await;
+    let task = node.submit(node.get("/file?async=true")).await;
+    let answer = node.finished(&task).await;
+    assert!(answer.body == body, "{} bytes came back, or others than were sent", answer.body.len());
+}
+
+#[tokio::test]
+async fn a_result_over_the_limit_fails_the_task() {
+    let upstream = Upstream::start().await;
+    upstream.script(&format!("{PREFIX}/declared"), [Reply::new(200).zeros(2000)]);
+    upstream.script(&format!("{PREFIX}/chunked"), [Reply::new(200).chunks(vec![(None, "0123456789"); 200])]);
+    upstream.script(&format!("{PREFIX}/exact"), [Reply::new(200).zeros(1000)]);
+    let node = Setup::new(&upstream).set("upstreams.0.max_result_bytes", 1000).start().await;
+    for path in ["/declared", "/chunked"] {
+        let task = node.submit(node.get(&format!("{path}?async=true"))).await;
+        let failed = node.failed(&task).await;
+        assert_eq!(failed["error"], "result_too_large", "{path}");
+        assert_eq!(upstream.calls_of(&format!("{PREFIX}{path}")).len(), 1, "{path}");
+    }
+    let task = node.submit(node.get("/exact?async=true")).await;
+    assert_eq!(node.finished(&task).await.body.len(), 1000);
+}
+
+#[tokio::test]
+async fn a_failed_task_says_why_in_a_200() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::new(404).header("content-type", "text/html").body("<h1>gone</h1>")]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true")).await;
+
+    let answer = node.finished(&task).await;
+
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.keys(), ["status", "task_id", "error", "error_description", "error_details"]);
+    let body = answer.json();
+    assert_eq!((&body["status"], &body["task_id"]), (&json!("Failed"), &json!(task.id)));
+    assert_eq!(body["error"], "upstream_error");
+    assert!(body["error_description"].as_str().is_some_and(|sentence| sentence.ends_with('.')));
+    assert_eq!(body["error_details"]["reason"], "not_transient");
+    assert_eq!(body["error_details"]["attempts"], 1);
+    assert_eq!(body["error_details"]["upstream_status"], 404);
+    assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/json")));
+    assert_eq!(answer.header("ringback-error"), None, "the request for the results did not fail");
+    has_result_headers(&answer, &task, "Failed");
+}
+
+#[tokio::test]
+async fn a_trailing_slash_changes_nothing() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::ok("done")]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true")).await;
+    node.finished(&task).await;
+    let answer = node.call(Method::GET, &format!("{}/", task.path())).send().await;
+    assert_eq!((answer.status, answer.body.as_ref()), (200, b"done".as_slice()));
+    has_result_headers(&answer, &task, "Succeeded");
+}
+
+#[tokio::test]
+async fn head_answers_as_get_without_the_body() {
+    let upstream = Upstream::start().await;
+    let gate = Gate::closed();
+    upstream.always([Reply::ok("done").header("etag", "\"v1\"").behind(&gate)]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true")).await;
+    upstream.wait_for_calls(1).await;
+    node.reaches(&task, "Running").await;
+    let same = async |status| {
+        let get = node.results(&task).send().await;
+        let head = node.call(Method::HEAD, task.path()).send().await;
+        assert_eq!((head.status, head.body.len()), (get.status, 0));
+        assert_eq!(get.status, status);
+        let (mut get, mut head) = (get.headers, head.headers);
+        get.remove("date");
+        head.remove("date");
+        assert_eq!(get, head);
+    };
+    same(202).await;
+    gate.open();
+    node.finished(&task).await;
+    same(200).await;
+}
+
+#[tokio::test]
+async fn the_tasks_of_others_unknown_ids_and_malformed_ids_are_one_and_the_same_answer() {
+    let upstream = Upstream::start().await;
+    let node = opaque(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true").bearer("john")).await;
+    let read = async |id: &str, token: &str| {
+        let answer = node.get(&format!("/results/{id}")).bearer(token).send().await;
+        let mut headers = answer.headers.clone();
+        headers.remove("date");
+        (answer, headers)
+    };
+    // The owner sees it, so the test cannot pass by seeing nothing at all.
+    assert_ne!(read(&task.id, "john").await.0.status, 404);
+
+    let (others, headers) = read(&task.id, "jane").await;
+
+    others.is_refusal(404, "task_not_found");
+    let upper = task.id.to_uppercase();
+    let simple = task.id.replace('-', "");
+    for id in [UNKNOWN, "nonsense", "%00", "0", &format!("{}x", task.id), &simple, &upper, "%F0%9F%92%A9"] {
+        let (answer, other_headers) = read(id, "jane").await;
+        assert_eq!((answer.status, &answer.body), (others.status, &others.body), "{id}");
+        assert_eq!(headers, other_headers, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn what_lies_below_a_task_of_others_does_not_exist_either() {
+    let upstream = Upstream::start().await;
+    let node = opaque(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true").bearer("john")).await;
+    let answer = node.get(&format!("/results/{}/anything", task.id)).bearer("jane").send().await;
+    answer.is_refusal(404, "task_not_found");
+    assert_eq!(upstream.calls_of(&format!("{PREFIX}/results/{}/anything", task.id)).len(), 0);
+}
+
+#[tokio::test]
+async fn the_results_path_without_an_id_is_the_upstreams() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::ok("yours")]);
+    let node = Node::start(&upstream).await;
+    for target in ["/results", "/results/", "/results?x=1", "/resultsets/1"] {
+        assert_eq!(node.get(target).send().await.body, "yours", "{target}");
+        assert_eq!(upstream.calls().last().expect("it was proxied").target, format!("{PREFIX}{target}"));
+    }
+}
+
+#[tokio::test]
+async fn the_results_path_can_be_moved() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::ok("yours")]);
+    let node = Setup::new(&upstream).set("upstreams.0.results_path", "/async/outcomes").start().await;
+    let task = node.submit(node.get("/accounts?async=true")).await;
+    assert_eq!(task.path(), format!("{PREFIX}/async/outcomes/{}", task.id));
+    assert_eq!(node.finished(&task).await.body, "yours");
+    let id = &task.id;
+    assert_eq!(node.get(&format!("/results/{id}")).send().await.body, "yours", "now it is the upstream's");
+    assert_eq!(upstream.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn results_without_credentials_are_refused() {
+    let upstream = Upstream::start().await;
+    let node = opaque(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true").bearer("john")).await;
+    let answer = node.results(&task).send().await;
+    answer.is_refusal(401, "invalid_token");
+    assert!(answer.header("www-authenticate").is_some());
+}
+
+#[tokio::test]
+async fn a_compressed_result_is_decoded_for_a_reader_that_excludes_its_coding() {
+    let upstream = Upstream::start().await;
+    let mut encoder = GzipEncoder::new(Vec::new());
+    encoder.write_all(b"plain text").await.expect("gzip into memory");
+    encoder.shutdown().await.expect("gzip into memory");
+    let gzip = encoder.into_inner();
+    let reply = Reply::ok(gzip.clone()).header("content-encoding", "gzip").header("etag", "\"v1\"");
+    upstream.always([reply]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/file?async=true").header("accept-encoding", "gzip")).await;
+    node.finished(&task).await;
+    for accepts in ["gzip", "br, gzip;q=0.1", "*"] {
+        let answer = node.results(&task).header("accept-encoding", accepts).send().await;
+        assert_eq!((answer.status, &answer.body), (200, &gzip.clone().into()), "{accepts}");
+        assert_eq!(answer.header("content-encoding"), Some("gzip"), "{accepts}");
+    }
+    for excludes in ["identity", "gzip;q=0", "br", "*;q=0, identity", ""] {
+        let answer = node.results(&task).header("accept-encoding", excludes).send().await;
+        assert_eq!((answer.status, answer.body.as_ref()), (200, b"plain text".as_slice()), "{excludes}");
+        assert_eq!(answer.header("content-encoding"), None, "{excludes}");
+        assert!(answer.header("content-length").is_none_or(|length| length == "10"), "{excludes}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_compressed_result_is_never_a_whole_answer() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::ok("this is not gzip").header("content-encoding", "gzip")]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/file?async=true")).await;
+    let answer = node.finished(&task).await;
+    assert_eq!(answer.body, "this is not gzip", "as it came it can still be read");
+    let decoded = node.results(&task).header("accept-encoding", "identity").try_send().await;
+    assert!(decoded.is_err() || decoded.is_ok_and(|answer| answer.status != 200));
+}

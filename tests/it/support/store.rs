@@ -1,0 +1,54 @@
+//! The store's file from outside: how many rows each table has, whatever the tables are called.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// Rows by table.
+pub type Rows = BTreeMap<String, i64>;
+
+/// Counts the rows of every table of the store in `data_dir`, which a node may have open.
+pub fn rows(data_dir: &Path) -> Rows {
+    let store = open(data_dir);
+    let count = |table: &str| {
+        let count = store.query_row(&format!("SELECT count(*) FROM \"{table}\""), [], |row| row.get(0));
+        count.expect("rows can be counted")
+    };
+    tables(&store).into_iter().map(|table| (table.clone(), count(&table))).collect()
+}
+
+/// Everything in the store as text: two equal texts mean that nothing was committed in between.
+pub fn content(data_dir: &Path) -> String {
+    let store = open(data_dir);
+    let mut content = String::new();
+    for table in tables(&store) {
+        let mut rows = store.prepare(&format!("SELECT * FROM \"{table}\"")).expect("a table can be read");
+        let columns = rows.column_count();
+        let mut rows = rows.query([]).expect("a table can be read");
+        while let Some(row) = rows.next().expect("a table can be read") {
+            let values = (0..columns).map(|column| format!("{:?}", row.get_ref(column).expect("a column")));
+            content.extend([table.as_str(), ": ", &values.collect::<Vec<_>>().join(", "), "\n"]);
+        }
+    }
+    content
+}
+
+fn open(data_dir: &Path) -> Connection {
+    let file = data_dir.join("ringback.db");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let store =
+        Connection::open_with_flags(&file, flags).expect("the store is a SQLite file that can be read");
+    store.busy_timeout(super::LIMIT).expect("a busy timeout can be set");
+    store
+}
+
+fn tables(store: &Connection) -> Vec<String> {
+    let mut names = store
+        .prepare(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
+        )
+        .expect("the schema can be read");
+    let names = names.query_map([], |row| row.get(0)).expect("the schema can be read");
+    names.map(|name| name.expect("a table has a name")).collect()
+}
