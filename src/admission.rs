@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_slow_upstream_never_closes_the_door() {
-        let situation = Situation { upstream_is_bottleneck: true, idle: false, room: 0, backlog: true, settles: 0 };
+        let situation =
+            Situation { upstream_is_bottleneck: true, idle: false, room: 0, backlog: true, settles: 0 };
         assert_eq!(accepts_allowed(situation), usize::MAX);
     }
 

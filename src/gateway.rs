@@ -12,11 +12,21 @@ use http::header::{self, HeaderValue};
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 use crate::client::Body;
+use crate::clock::Clock;
 use crate::config::{ServerConfig, UpstreamConfig};
+use crate::guard::Rules;
+use crate::identity::Identity;
+use crate::seal::KeyRing;
+use crate::store::{LaneId, Store};
+use crate::task::PublicUris;
+use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::Upstream;
 
+mod answer;
+mod coding;
 pub mod cors;
 pub mod forwarded;
 pub mod framing;
@@ -48,14 +58,11 @@ pub type GatewayBody = Body;
 pub struct Route {
     pub config: UpstreamConfig,
     pub upstream: Arc<Upstream>,
+    pub identity: Identity,
     pub cors: Cors,
-}
-
-impl Route {
-    #[must_use]
-    pub fn new(config: UpstreamConfig, upstream: Arc<Upstream>) -> Self {
-        Self { cors: Cors::new(&config.cors), config, upstream }
-    }
+    pub lane: LaneId,
+    pub uris: PublicUris,
+    pub metrics: UpstreamMetrics,
 }
 
 /// The upstreams of a node, side by side.
@@ -79,8 +86,13 @@ impl Routes {
 pub struct Gateway {
     pub routes: Routes,
     pub server: ServerConfig,
-    /// Without a trailing slash.
-    pub public_url: String,
+    pub store: Store,
+    pub ring: KeyRing,
+    pub clock: Clock,
+    pub rules: Arc<Rules>,
+    /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
+    pub buffer: Semaphore,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Where a call came from.
@@ -105,7 +117,10 @@ impl Gateway {
         let mut ours = match self.dispatch(route, request, peer).await {
             Ok(Answer::Theirs(response)) => return response,
             Ok(Answer::Ours(response)) => response,
-            Err(refusal) => own(refusal.into_response()),
+            Err(refusal) => {
+                self.metrics.refused(refusal.code());
+                own(refusal.into_response())
+            }
         };
         if let Some(route) = route {
             route.cors.decorate(origin.as_ref(), ours.headers_mut());
@@ -195,6 +210,7 @@ impl Gateway {
             upgrade,
             informational: peer.informational,
         };
+        route.metrics.proxied.inc();
         proxy::proxy(&route.upstream, call).await.map(Answer::Theirs)
     }
 

@@ -71,7 +71,10 @@ mod tests {
     #[test]
     fn the_pause_follows_the_shorter_retention() {
         let pause = |results, tasks| {
-            pause(&RetentionConfig { results: Duration::from_secs(results), tasks: Duration::from_secs(tasks) })
+            pause(&RetentionConfig {
+                results: Duration::from_secs(results),
+                tasks: Duration::from_secs(tasks),
+            })
         };
         assert_eq!(pause(0, 5), PAUSE_MIN);
         assert_eq!(pause(100, 1_000), Duration::from_secs(10));

@@ -5,7 +5,7 @@
 //! `server.drain_timeout`, close the store. A second signal ends the process at once; what was held then
 //! is due again at the next start.
 
-mod assemble;
+pub(crate) mod assemble;
 
 use std::io;
 use std::net::SocketAddr;
@@ -167,9 +167,9 @@ async fn serve(config: Config, listeners: Listeners, extras: Vec<Extra>) -> Resu
 
 /// Takes over a bound socket and says where it listens: the one line a script can wait for.
 fn adopt(listener: std::net::TcpListener, name: &'static str) -> Result<tokio::net::TcpListener, StartError> {
-    let adopted = listener.local_addr().and_then(|address| {
-        tokio::net::TcpListener::from_std(listener).map(|listener| (listener, address))
-    });
+    let adopted = listener
+        .local_addr()
+        .and_then(|address| tokio::net::TcpListener::from_std(listener).map(|listener| (listener, address)));
     let (listener, address) = adopted.map_err(StartError::Runtime)?;
     tracing::info!(listener = name, %address, "listening");
     Ok(listener)

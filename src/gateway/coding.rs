@@ -115,7 +115,9 @@ mod tests {
 
     #[test]
     fn a_reader_takes_what_it_names_or_does_not_rule_out() {
-        for accept in [None, Some("gzip"), Some("br, GZIP;q=0.5"), Some("*"), Some("x-gzip"), Some("identity;q=0, *")] {
+        for accept in
+            [None, Some("gzip"), Some("br, GZIP;q=0.5"), Some("*"), Some("x-gzip"), Some("identity;q=0, *")]
+        {
             assert!(takes(accept), "{accept:?}");
         }
         for accept in ["", "identity", "br", "gzip;q=0", "gzip; q=0.000, *", "*;q=0"] {

@@ -172,7 +172,8 @@ fn succeeded(
             open(Column::ResultBody, Place::chunk(0, result.chunks <= 1), sealed).map_err(unreadable)
         })
         .transpose()?;
-    let pieces = Pieces { store: gateway.store.clone(), ring: gateway.ring.clone(), id, chunks: result.chunks };
+    let pieces =
+        Pieces { store: gateway.store.clone(), ring: gateway.ring.clone(), id, chunks: result.chunks };
 
     let mut response = about(&id.to_string(), Status::Succeeded, empty_body());
     let headers = response.headers_mut();

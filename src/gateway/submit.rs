@@ -146,12 +146,14 @@ fn new_task(
         credentials_id: facts.credentials_id.clone(),
         method: facts.method.clone(),
         path: facts.path.clone(),
-        query: facts.query.as_ref().map(|query| {
-            key.seal(Column::RequestQuery, Place::WHOLE, query.as_bytes())
-        }),
-        webhook_uri: facts.webhook_uri.as_ref().map(|uri| {
-            key.seal(Column::WebhookUri, Place::WHOLE, uri.expose().as_bytes())
-        }),
+        query: facts
+            .query
+            .as_ref()
+            .map(|query| key.seal(Column::RequestQuery, Place::WHOLE, query.as_bytes())),
+        webhook_uri: facts
+            .webhook_uri
+            .as_ref()
+            .map(|uri| key.seal(Column::WebhookUri, Place::WHOLE, uri.expose().as_bytes())),
         headers: key.seal(Column::RequestHeaders, Place::WHOLE, &block),
         body: seal_body(&key, &body),
         accepted_at: facts.accepted_at,
@@ -224,7 +226,9 @@ fn hold<'g>(
 /// Units of [`Gateway::buffer`] for so many bytes.
 #[must_use]
 pub fn buffer_units(bytes: u64) -> usize {
-    usize::try_from(bytes.div_ceil(BUFFER_UNIT)).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
+    usize::try_from(bytes.div_ceil(BUFFER_UNIT))
+        .unwrap_or(usize::MAX)
+        .min(tokio::sync::Semaphore::MAX_PERMITS)
 }
 
 fn accepted(results_uri: &str, id: &str) -> Response<GatewayBody> {
@@ -249,7 +253,7 @@ mod tests {
     #[test]
     fn a_token_that_ends_first_ends_the_task() {
         let (now, wall) = (Timestamp(5_000), Timestamp(1_000_000));
-        let at = |token| deadline(now, wall, Duration::from_secs(60), token);
+        let at = |token| deadline(now, wall, Duration::from_mins(1), token);
         assert_eq!(at(None), Timestamp(65_000));
         assert_eq!(at(Some(Timestamp(1_010_000))), Timestamp(15_000));
         assert_eq!(at(Some(Timestamp(9_000_000))), Timestamp(65_000));

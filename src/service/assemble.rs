@@ -29,7 +29,7 @@ const READY_CAPACITY: usize = 512;
 const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A node whose workers run.
-pub(super) struct Node {
+pub(crate) struct Node {
     pub store: Store,
     pub worker: Worker,
     pub gateway: Arc<Gateway>,
@@ -58,8 +58,7 @@ impl Node {
         for (index, upstream) in config.upstreams.iter().enumerate() {
             let identity =
                 Identity::new(&upstream.identity, &upstream.name, &fingerprint_key, Arc::clone(&fetch))?;
-            let uris =
-                PublicUris::new(&config.server.public_url, &upstream.prefix, &upstream.results_path);
+            let uris = PublicUris::new(&config.server.public_url, &upstream.prefix, &upstream.results_path);
             let metrics = metrics.upstream(&upstream.name);
             let client = Arc::new(Upstream::new(upstream)?);
             benches.push(Bench {
@@ -92,10 +91,7 @@ impl Node {
             rules: Arc::clone(&rules),
             delivery_backoff: Backoff::new(webhooks.delays.clone(), webhooks.jitter),
             delivery_metrics: metrics.deliveries(),
-            delivery_permits: Workshop::delivery_permits(
-                webhooks.concurrency,
-                webhooks.per_host_concurrency,
-            ),
+            delivery_permits: Workshop::delivery_permits(webhooks.concurrency, webhooks.per_host_concurrency),
         };
         let gateway = Gateway {
             routes: Routes::new(routes),
@@ -129,9 +125,9 @@ fn fetch(client: Client) -> Fetch {
                 | client::FetchError::Send(SendError::NoAnswer(NoAnswer::Timeout)) => FetchError::TimedOut,
                 client::FetchError::Status(status) => FetchError::Status(status),
                 client::FetchError::TooLarge(_) => FetchError::TooLarge,
-                client::FetchError::Uri(_)
-                | client::FetchError::Send(_)
-                | client::FetchError::Broken => FetchError::Unreachable,
+                client::FetchError::Uri(_) | client::FetchError::Send(_) | client::FetchError::Broken => {
+                    FetchError::Unreachable
+                }
             })
         })
     })

@@ -55,7 +55,7 @@ impl Opened {
             body: Vec::new(),
             accepted_at: self.clock.wall(),
             now,
-            deadline: now.after(Duration::from_secs(60)),
+            deadline: now.after(Duration::from_mins(1)),
             carried: None,
         }
     }
@@ -86,11 +86,8 @@ impl Opened {
     }
 
     async fn finish(&self, task: &ReadyTask, announce: Announce) -> Settled {
-        let failure = Failure {
-            code: FailureCode::UpstreamError,
-            reason: Reason::NotTransient,
-            effect_unknown: false,
-        };
+        let failure =
+            Failure { code: FailureCode::UpstreamError, reason: Reason::NotTransient, effect_unknown: false };
         let result = NewResult {
             status: FinalStatus::Failed,
             finished_at: self.clock.steady(),
@@ -165,7 +162,10 @@ async fn a_retry_comes_back_when_it_is_due_with_its_attempt_counted() {
     let opened = open(dir.path());
     opened.accept().await;
     let first = opened.next().await;
-    assert_eq!(opened.retry(&first, opened.clock.steady().after(Duration::from_millis(30))).await, Settled::Done(None));
+    assert_eq!(
+        opened.retry(&first, opened.clock.steady().after(Duration::from_millis(30))).await,
+        Settled::Done(None)
+    );
     let second = opened.next().await;
     assert_eq!((second.seq, second.attempts), (first.seq, 1));
     assert_ne!(second.lease, first.lease);
@@ -233,7 +233,8 @@ async fn deliveries_count_their_tries_and_end() {
     let delivery = opened.store.deliveries().next().await;
     assert_eq!(delivery.tries, 1);
     let record = opened.record(2, Outcome::Success);
-    let settle = || opened.store.settle_delivery(delivery.seq, delivery.lease, record, DeliveryEnd::Delivered);
+    let settle =
+        || opened.store.settle_delivery(delivery.seq, delivery.lease, record, DeliveryEnd::Delivered);
     assert_eq!(settle().await.unwrap(), Settled::Done(None));
     assert_eq!(settle().await.unwrap(), Settled::Lost);
     assert_eq!(opened.store.numbers().await.unwrap().deliveries_owed, 0);
@@ -259,7 +260,7 @@ async fn retention_removes_results_then_tasks_but_never_what_is_still_owed() {
         let task = opened.next().await;
         opened.finish(&task, announce).await;
     }
-    let later = opened.clock.steady().after(Duration::from_secs(3600));
+    let later = opened.clock.steady().after(Duration::from_hours(1));
     let purged = opened.store.purge(later, Timestamp(0), 500).await.unwrap();
     assert_eq!(purged, Purged { results: 1, tasks: 0, rows: 1 });
     assert!(matches!(opened.find(ids[0]).await, Some(Found::Expired)));
@@ -280,7 +281,7 @@ async fn one_retention_transaction_removes_no_more_rows_than_allowed() {
         let task = opened.next().await;
         opened.finish(&task, Announce::Nobody).await;
     }
-    let later = opened.clock.steady().after(Duration::from_secs(3600));
+    let later = opened.clock.steady().after(Duration::from_hours(1));
     let mut removed = 0;
     for _ in 0..3 {
         let purged = opened.store.purge(later, Timestamp(0), 2).await.unwrap();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -13,8 +14,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use toml::Table;
 
-use crate::gateway::{Gateway, Route, Routes, listener};
-use crate::upstream::Upstream;
+use crate::config::Config;
+use crate::gateway::listener;
+use crate::service::assemble;
 
 /// Nothing here takes that long; a test that does has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,36 +28,20 @@ pub async fn soon<F: Future>(future: F) -> F::Output {
 const SERVER: &str = r#"
     listen = "127.0.0.1:0"
     admin_listen = "127.0.0.1:0"
-    data_dir = "unused"
-    trusted_proxies = []
-    drain_timeout = "35s"
+    public_url = "http://ringback.example"
     max_body_bytes = "1MB"
-    max_proxy_body_bytes = 0
     max_buffered_bytes = "1MB"
     max_uri_bytes = "1KB"
     max_header_bytes = "8KB"
-    header_timeout = "30s"
-    body_timeout = "30s"
     max_connections = 100
-    max_queued_tasks = 100
-    threads = 1
 "#;
 
 const UPSTREAM: &str = r#"
     name = "api"
     prefix = "/api"
-    results_path = "/results"
-    preserve_host = false
     timeout = "20s"
-    idle_timeout = "20s"
-    total_timeout = "20s"
     concurrency = 10
-    idempotency = "none"
-    max_result_bytes = "1MB"
-    headers = { set = {}, set_from_file = {}, remove = [] }
-    cors = { origins = [] }
-    identity = { mode = "none", header = "Authorization", claim = "sub" }
-    retry = { delays = [], jitter = 0.0, deadline = "1m", statuses = [503] }
+    identity = { mode = "none" }
 "#;
 
 fn laid_over(base: &str, changes: &str) -> Table {
@@ -69,6 +55,7 @@ pub struct Node {
     pub address: SocketAddr,
     pub stop: CancellationToken,
     pub served: JoinHandle<()>,
+    _data_dir: TempDir,
 }
 
 pub async fn node(upstream: SocketAddr) -> Node {
@@ -77,20 +64,21 @@ pub async fn node(upstream: SocketAddr) -> Node {
 
 /// With changes to the sections `server` and `upstreams`.
 pub async fn node_with(upstream: SocketAddr, server: &str, upstreams: &str) -> Node {
-    let mut config = laid_over(UPSTREAM, upstreams);
-    config.insert("url".into(), format!("http://{upstream}/v1").into());
-    let config: crate::config::UpstreamConfig = config.try_into().unwrap();
-    let route = Route::new(config.clone(), Arc::new(Upstream::new(&config).unwrap()));
-    let gateway = Gateway {
-        routes: Routes::new(vec![route]),
-        server: laid_over(SERVER, server).try_into().unwrap(),
-        public_url: String::from("http://ringback.example"),
-    };
+    let data_dir = tempfile::tempdir().unwrap();
+    let mut server = laid_over(SERVER, server);
+    server.insert("data_dir".into(), data_dir.path().to_str().unwrap().into());
+    let mut upstreams = laid_over(UPSTREAM, upstreams);
+    upstreams.insert("url".into(), format!("http://{upstream}/v1").into());
+    let mut config = Table::new();
+    config.insert("server".into(), server.into());
+    config.insert("upstreams".into(), vec![toml::Value::from(upstreams)].into());
+    let config = Config::from_toml(&config.to_string()).unwrap();
+    let gateway = assemble::Node::open(&config).unwrap().gateway;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let running = tokio::spawn(listener::serve(Arc::new(gateway), listener, stop.clone()));
-    Node { address, stop, served: running }
+    let running = tokio::spawn(listener::serve(gateway, listener, stop.clone()));
+    Node { address, stop, served: running, _data_dir: data_dir }
 }
 
 impl Node {
