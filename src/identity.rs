@@ -20,13 +20,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use zeroize::ZeroizeOnDrop;
 
 use crate::clock::Timestamp;
 use crate::config::{IdentityConfig, IdentityMode};
 use credential::CredentialHeader;
 use jwt::JwtIdentity;
 use opaque::Fingerprint;
+
+use crate::secret::FingerprintKey;
 
 pub use jwks::{Fetch, FetchError, MAX_JWKS_BYTES};
 
@@ -84,18 +85,6 @@ impl IdentityError {
             Self::JwksUnreadable { .. } => "identity_jwks_unreadable",
             Self::JwksUnusable { .. } => "identity_jwks_unusable",
         }
-    }
-}
-
-/// The key behind `opaque` credentials ids. Made once and kept by the store: with another key every
-/// caller would lose sight of the tasks made before. Cannot be printed.
-#[derive(Clone, ZeroizeOnDrop)]
-pub struct FingerprintKey([u8; 32]);
-
-impl FingerprintKey {
-    #[must_use]
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes)
     }
 }
 

@@ -9,8 +9,8 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::FingerprintKey;
 use super::credential::Credential;
+use crate::secret::FingerprintKey;
 
 /// Base64 of 32 bytes.
 const ID_LEN: usize = 44;
@@ -22,7 +22,7 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     pub fn new(key: &FingerprintKey, upstream: &str) -> Self {
-        let mut begun = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &key.0));
+        let mut begun = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.expose()));
         begun.update(upstream.as_bytes());
         // Names hold no NUL, so no name and credential run together like another pair.
         begun.update(&[0]);

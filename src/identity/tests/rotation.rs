@@ -17,11 +17,12 @@ use jsonwebtoken::Algorithm;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::super::{Fetch, FetchError, FingerprintKey, Identity, MAX_JWKS_BYTES};
+use super::super::{Fetch, FetchError, Identity, MAX_JWKS_BYTES};
 use super::issuer::{SigningKey, key_set};
 use super::{NOW, config, outcome};
 use crate::clock::Timestamp;
 use crate::config::{IdentityConfig, IdentityMode};
+use crate::secret::FingerprintKey;
 
 /// What the server does with the next fetch.
 #[derive(Clone)]

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use http::HeaderMap;
 
-use super::super::{ANONYMOUS, Fetch, FetchError, FingerprintKey, Identity, Rejection};
+use super::super::{ANONYMOUS, Fetch, FetchError, Identity, Rejection};
 use super::{NOW, config, with_header};
 use crate::config::{IdentityConfig, IdentityMode};
+use crate::secret::FingerprintKey;
 
 pub fn no_network() -> Fetch {
     Arc::new(|_, _| async { Err(FetchError::Unreachable) }.boxed())

@@ -21,8 +21,8 @@ use super::writer::Writer;
 use super::{Shared, Store};
 use crate::clock::{Clock, Timestamp};
 use crate::id::{Seq, TaskIds};
-use crate::identity::FingerprintKey;
 use crate::seal::{self, KeyFileError, KeyRing, SealError, Sealed};
+use crate::secret::FingerprintKey;
 use crate::store::{Lane, Load, Ready};
 
 /// Marks a SQLite file as ours (`PRAGMA application_id`).
