@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -138,6 +139,13 @@ struct Inner {
     guard: Option<Arc<Rules>>,
 }
 
+/// Why a connection brought no response.
+enum Unanswered {
+    /// The peer hung up while the connection was idle; nothing was written to it.
+    Again(Box<Request<Body>>),
+    Over(SendError),
+}
+
 impl Client {
     /// For addresses that the configuration names: upstreams and key sets.
     #[must_use]
@@ -184,25 +192,37 @@ impl Client {
         mut reuse: Reuse,
         patience: &Patience,
     ) -> Result<Response<Incoming>, SendError> {
+        frame(&mut request);
         loop {
-            let link = patience
-                .bound(self.link(origin, reuse))
-                .await
-                .unwrap_or(Err(Unsent::Timeout))
-                .map_err(SendError::NotSent)?;
-            let pooled = link.was_pooled();
-            match patience.bound(link.send(request, &self.inner.pool, origin)).await {
-                None => return Err(SendError::NoAnswer(NoAnswer::Timeout)),
-                Some(Ok(response)) => return Ok(response),
-                // The peer hung up while the connection was idle; nothing was written to it.
-                Some(Err(Lost::HandedBack(back))) if pooled => {
+            let link = patience.bound(self.link(origin, reuse)).await.unwrap_or(Err(Unsent::Timeout));
+            let link = link.map_err(SendError::NotSent)?;
+            match self.send_on(link, origin, request, patience).await {
+                Ok(response) => return Ok(response),
+                Err(Unanswered::Over(error)) => return Err(error),
+                Err(Unanswered::Again(back)) => {
                     request = *back;
                     reuse = Reuse::Fresh;
                 }
-                Some(Err(Lost::HandedBack(_))) => return Err(SendError::NotSent(Unsent::Closed)),
-                Some(Err(Lost::MaybeSent)) => return Err(SendError::NoAnswer(NoAnswer::Broken)),
             }
         }
+    }
+
+    async fn send_on(
+        &self,
+        link: Link,
+        origin: &Origin,
+        request: Request<Body>,
+        patience: &Patience,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let was_pooled = link.was_pooled();
+        let Some(sent) = patience.bound(link.send(request, &self.inner.pool, origin)).await else {
+            return Err(Unanswered::Over(SendError::NoAnswer(NoAnswer::Timeout)));
+        };
+        sent.map_err(|lost| match lost {
+            Lost::HandedBack(request) if was_pooled => Unanswered::Again(request),
+            Lost::HandedBack(_) => Unanswered::Over(SendError::NotSent(Unsent::Closed)),
+            Lost::MaybeSent => Unanswered::Over(SendError::NoAnswer(NoAnswer::Broken)),
+        })
     }
 
     /// A small document by GET: status 200, at most `limit` bytes, all within `timeout`.
@@ -228,13 +248,24 @@ impl Client {
         tokio::time::timeout(timeout, reading).await.unwrap_or(Err(FetchError::Timeout))
     }
 
+    /// Connections nobody uses at the moment.
+    #[cfg(test)]
+    pub(crate) fn idle(&self) -> usize {
+        self.inner.pool.idle()
+    }
+
     async fn link(&self, origin: &Origin, reuse: Reuse) -> Result<Link, Unsent> {
-        let inner = &*self.inner;
         if reuse == Reuse::Pooled
-            && let Some(link) = inner.pool.take(origin, Instant::now())
+            && let Some(link) = self.inner.pool.take(origin, Instant::now())
         {
             return Ok(link);
         }
+        // Boxed: a handshake's state is large, and most requests do without one.
+        Box::pin(self.connect(origin)).await
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<Link, Unsent> {
+        let inner = &*self.inner;
         let addresses = inner.names.resolve(origin).await?;
         if let Some(rules) = &inner.guard {
             rules.judge_connection(origin.tls(), origin.host(), &addresses).map_err(Unsent::Denied)?;
@@ -242,6 +273,18 @@ impl Client {
         let stream = dial::connect(&addresses, inner.connect_timeout).await?;
         let stream = dial::secure(stream, origin, &inner.tls, inner.connect_timeout).await?;
         pool::open(stream, origin, &inner.pool).await
+    }
+}
+
+/// Makes sure the body arrives. The version a client spoke is not ours to speak (RFC 9110, 2.5),
+/// and without a header of its own the body of a GET whose length is unknown would be left out.
+fn frame(request: &mut Request<Body>) {
+    *request.version_mut() = Version::HTTP_11;
+    let body = request.body();
+    let unframed = !body.is_end_stream() && body.size_hint().exact().is_none();
+    let headers = request.headers_mut();
+    if unframed && !headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Task ids: UUIDv7 (RFC 9562) whose time-ordered bits are also the store's key.
+//! Task ids: version 7 UUIDs (RFC 9562) whose time-ordered bits are also the store's key.
 //!
 //! Layout, from the top: 48 bits of milliseconds, version 7, `rand_a` = 12 bits of shard number
 //! (0 today), variant, 14 bits of counter, 48 random bits. The key is milliseconds and counter, so

@@ -211,6 +211,12 @@ pub struct RetryPolicy {
 /// Statuses that say "not done": an unsafe call may be sent again after them.
 const REFUSED_UNDONE: [u16; 4] = [408, 425, 429, 503];
 
+/// Statuses after which an unsafe call may or may not have taken effect: the answer came from a
+/// failure in mid-work, or from a gateway that lost sight of the one who did the work.
+fn leaves_effect_unknown(status: u16) -> bool {
+    matches!(status, 500 | 502 | 504 | 520..=529)
+}
+
 /// The longest wait an upstream's `Retry-After` is believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
@@ -232,21 +238,23 @@ pub fn judge(exchange: Exchange, safety: Safety, statuses: &TransientStatuses) -
         Exchange::NoAnswer(NoAnswer::Broken) => {
             (Outcome::Transient, failure(FailureCode::UpstreamError, Reason::RetriesExhausted, false))
         }
-        Exchange::TooLarge { .. } => {
+        Exchange::TooLarge { status: 200..=299 } => {
             (Outcome::Fatal, failure(FailureCode::ResultTooLarge, Reason::NotTransient, false))
         }
-        Exchange::Answered { status, .. } => {
+        // An error's status says what to do, however long its page is.
+        Exchange::Answered { status, .. } | Exchange::TooLarge { status } => {
             let error = |reason, unknown| failure(FailureCode::UpstreamError, reason, unknown);
+            let unknown = !repeatable && leaves_effect_unknown(status);
             match status {
                 200..=299 => (Outcome::Success, error(Reason::NotTransient, false)),
                 300..=399 => {
                     (Outcome::Fatal, failure(FailureCode::UpstreamRedirected, Reason::NotTransient, false))
                 }
-                _ if !statuses.contains(status) => (Outcome::Fatal, error(Reason::NotTransient, false)),
+                _ if !statuses.contains(status) => (Outcome::Fatal, error(Reason::NotTransient, unknown)),
                 _ if repeatable || REFUSED_UNDONE.contains(&status) => {
                     (Outcome::Transient, error(Reason::RetriesExhausted, false))
                 }
-                _ => (Outcome::Fatal, error(Reason::NotRepeatable, status >= 500)),
+                _ => (Outcome::Fatal, error(Reason::NotRepeatable, unknown)),
             }
         }
     }

@@ -1,1 +1,235 @@
-//! placeholder
+//! Durable state: every operation is one transaction, named after its use case.
+//!
+//! This module owns the values that go in and out; [`embedded`] keeps them in SQLite. Promises:
+//! - an operation that answered `Ok` is on stable storage;
+//! - a result and the delivery that announces it are written together;
+//! - a settle under a lease that is no longer held changes nothing and says [`Settled::Lost`];
+//! - values that come sealed stay sealed: nothing here holds a key.
+
+mod embedded;
+mod ready;
+
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::clock::Timestamp;
+use crate::id::{Seq, TaskId};
+use crate::lease::LeaseToken;
+use crate::outcome::{Failure, Outcome};
+use crate::seal::Sealed;
+use crate::task::{FinalStatus, Status};
+
+pub use embedded::{OpenError, OpenOptions, Store};
+pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
+
+/// Why an operation had no effect.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Disk full, I/O error, or the store is closing. Nothing was written; trying again is right.
+    #[error("the store cannot write now")]
+    Unavailable,
+    /// As many tasks as configured are neither Succeeded nor Failed, or too many calls wait to be
+    /// accepted.
+    #[error("too many tasks are waiting")]
+    Full,
+}
+
+/// A call to accept. Everything a user could mind is sealed already.
+pub struct NewTask {
+    pub id: TaskId,
+    pub lane: LaneId,
+    pub credentials_id: Arc<str>,
+    pub method: Method,
+    pub path: String,
+    pub query: Option<Sealed>,
+    pub webhook_uri: Option<Sealed>,
+    pub headers: Sealed,
+    /// The body in chunks of [`crate::seal::CHUNK_BYTES`]; empty for no body.
+    pub body: Vec<Sealed>,
+    /// Wall clock.
+    pub accepted_at: Timestamp,
+    /// Steady clock.
+    pub now: Timestamp,
+    pub deadline: Timestamp,
+    /// The call in the clear, so that a task handed off need not be read back. Large ones are not
+    /// carried: a full ready queue must stay small.
+    pub carried: Option<Box<Carried>>,
+}
+
+/// What a worker needs to run a task: read from the store, or carried from its acceptance.
+pub struct Carried {
+    pub task: TaskFacts,
+    pub headers: http::HeaderMap,
+    pub body: bytes::Bytes,
+}
+
+/// What attempts and deliveries need to know of a task, opened.
+pub struct TaskFacts {
+    pub id: TaskId,
+    pub credentials_id: Arc<str>,
+    pub method: Method,
+    pub path: String,
+    pub query: Option<String>,
+    pub webhook_uri: Option<crate::secret::Secret>,
+    pub accepted_at: Timestamp,
+}
+
+/// The same as stored.
+pub struct StoredTask {
+    pub id: TaskId,
+    pub upstream: String,
+    pub credentials_id: String,
+    pub method: String,
+    pub path: String,
+    pub query: Option<Sealed>,
+    pub webhook_uri: Option<Sealed>,
+    pub accepted_at: Timestamp,
+}
+
+/// A request as stored.
+pub struct StoredRequest {
+    pub task: StoredTask,
+    pub headers: Sealed,
+    pub body: Option<Sealed>,
+    pub chunks: u32,
+}
+
+/// A task under a lease, ready to be attempted.
+pub struct ReadyTask {
+    pub seq: Seq,
+    pub lease: LeaseToken,
+    pub attempts: u32,
+    /// Attempt of an unsafe call whose first byte may have left; above `attempts` it was interrupted.
+    pub started: u32,
+    pub deadline: Timestamp,
+    pub carried: Option<Box<Carried>>,
+}
+
+/// A delivery under a lease, ready to be tried.
+pub struct ReadyDelivery {
+    pub seq: Seq,
+    pub lease: LeaseToken,
+    pub tries: u32,
+}
+
+/// One settled attempt or delivery attempt, for history.
+#[derive(Clone, Copy)]
+pub struct AttemptRecord {
+    /// From 1.
+    pub number: u32,
+    /// Wall clock.
+    pub ended_at: Timestamp,
+    pub took_ms: u64,
+    pub outcome: Outcome,
+    pub status: Option<u16>,
+}
+
+/// The end of a task, sealed.
+pub struct NewResult {
+    pub status: FinalStatus,
+    /// Steady clock.
+    pub finished_at: Timestamp,
+    pub attempts: u32,
+    pub upstream_status: Option<u16>,
+    pub headers: Option<Sealed>,
+    /// First chunk; later ones were staged.
+    pub body: Option<Sealed>,
+    pub chunks: u32,
+    /// How many later chunks this attempt staged; more than `chunks` when the body was dropped.
+    pub staged: u32,
+    pub length: u64,
+    pub failure: Option<Failure>,
+    pub error: Option<Sealed>,
+}
+
+/// What becomes of a final task's webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announce {
+    /// The call had no webhook URI.
+    Nobody,
+    /// The settling worker delivers at once and takes the lease.
+    Now,
+    /// The delivery rests in the store, due at once.
+    Later,
+}
+
+/// How an attempt ended, as written.
+pub enum AttemptEnd {
+    Retry { due_at: Timestamp },
+    Final { result: Box<NewResult>, announce: Announce },
+}
+
+/// How a delivery attempt ended, as written.
+#[derive(Clone, Copy)]
+pub enum DeliveryEnd {
+    Delivered,
+    Retry { due_at: Timestamp },
+    GivenUp,
+}
+
+/// What a settle did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Written. Holds the delivery's lease where one was asked for.
+    Done(Option<LeaseToken>),
+    /// The lease was no longer held; nothing was written.
+    Lost,
+}
+
+/// A task as its owner may see it.
+pub enum Found {
+    /// Queued or Running.
+    Waiting(Status),
+    Finished(Box<StoredResult>),
+    /// Final, and its result is no longer kept.
+    Expired,
+}
+
+/// A final task's result as stored.
+pub struct StoredResult {
+    pub status: FinalStatus,
+    pub attempts: u32,
+    pub upstream_status: Option<u16>,
+    pub headers: Option<Sealed>,
+    pub body: Option<Sealed>,
+    pub chunks: u32,
+    pub length: u64,
+    pub failure: Option<String>,
+    pub reason: Option<String>,
+    pub effect_unknown: bool,
+    pub error: Option<Sealed>,
+}
+
+/// What a delivery needs, as stored: the task and how it ended.
+pub struct StoredAnnouncement {
+    pub task: StoredTask,
+    pub status: FinalStatus,
+    pub failure: Option<String>,
+    pub error: Option<Sealed>,
+}
+
+/// Whose chunk.
+#[derive(Clone, Copy)]
+pub enum ChunkKind {
+    RequestBody = 0,
+    Result = 1,
+}
+
+/// What one retention transaction removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    pub results: u64,
+    pub tasks: u64,
+    /// Both together; at most the limit asked for.
+    pub rows: u64,
+}
+
+/// Numbers for metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreNumbers {
+    pub unfinished: u64,
+    pub deliveries_owed: u64,
+    /// Of the oldest unfinished task, wall clock.
+    pub oldest_accepted_at: Option<Timestamp>,
+}

@@ -104,3 +104,41 @@ impl http_body::Body for Watched {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::scripted::fed_body;
+    use crate::client::{empty_body, full_body};
+
+    #[tokio::test]
+    async fn each_piece_of_a_watched_body_prolongs_the_wait() {
+        let mut patience = Patience::of(Duration::from_hours(1));
+        let (feed, body) = fed_body();
+        let mut body = patience.watch(body);
+        let end = patience.end();
+        while patience.start.elapsed() < Duration::from_millis(2) {
+            tokio::task::yield_now().await;
+        }
+        feed.send(Bytes::from_static(b"piece")).await.unwrap();
+        assert_eq!(patience.end(), end, "a piece counts once it is taken");
+        body.frame().await.unwrap().unwrap();
+        assert!(patience.end() > end);
+    }
+
+    #[tokio::test]
+    async fn nothing_prolongs_the_wait_beyond_its_latest_end() {
+        let latest = Instant::now();
+        let mut patience = Patience::of(Duration::from_hours(1)).until(latest);
+        patience.watch(full_body(Bytes::from_static(b"body"))).collect().await.unwrap();
+        assert_eq!(patience.end(), Some(latest));
+        assert!(patience.bound(std::future::pending::<()>()).await.is_none());
+    }
+
+    #[test]
+    fn an_empty_body_is_not_watched() {
+        let mut patience = Patience::of(Duration::from_secs(1));
+        let _ = patience.watch(empty_body());
+        assert!(patience.progress.is_none());
+    }
+}

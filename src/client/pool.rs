@@ -46,8 +46,19 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Whether the connection had been idle, so that a new one may fare better.
     pub(super) fn was_pooled(&self) -> bool {
         self.pooled
+    }
+
+    #[cfg(test)]
+    pub(super) fn pooled(self, pooled: bool) -> Self {
+        Self { pooled, ..self }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
     }
 
     pub(super) async fn send(
@@ -86,13 +97,23 @@ struct Shelf {
     count: usize,
 }
 
-#[derive(Default)]
 pub(super) struct Pool {
     shelf: Mutex<Shelf>,
     next_id: AtomicU64,
+    max_age: Duration,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::aging(MAX_AGE)
+    }
 }
 
 impl Pool {
+    pub(super) fn aging(max_age: Duration) -> Self {
+        Self { shelf: Mutex::default(), next_id: AtomicU64::default(), max_age }
+    }
+
     /// The connection that was idle for the shortest time.
     pub(super) fn take(&self, origin: &Origin, now: Instant) -> Option<Link> {
         let mut parked = self.lock();
@@ -100,7 +121,7 @@ impl Pool {
             let idle = parked.idle.get_mut(origin)?.pop()?;
             parked.count -= 1;
             // The drivers of older ones drop them soon.
-            if idle.since + MAX_AGE <= now {
+            if idle.since + self.max_age <= now {
                 return None;
             }
             if idle.link.sender.is_ready() {
@@ -127,13 +148,23 @@ impl Pool {
     fn expire(&self, origin: &Origin, id: u64, now: Instant) -> Option<Instant> {
         let mut parked = self.lock();
         let since = parked.idle.get(origin)?.iter().find(|idle| idle.link.id == id)?.since;
-        if since + MAX_AGE > now {
-            return Some(since + MAX_AGE);
+        if since + self.max_age > now {
+            return Some(since + self.max_age);
         }
         let expired = parked.remove(origin, id);
         drop(parked);
         drop(expired);
         None
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle(&self) -> usize {
+        self.lock().count
+    }
+
+    #[cfg(test)]
+    pub(super) fn origins(&self) -> usize {
+        self.lock().idle.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelf> {
@@ -205,7 +236,7 @@ async fn drive(
 ) {
     let mut connection = pin!(connection);
     // One look in a while instead of a timer reset on each use.
-    let mut look = pin!(sleep(MAX_AGE));
+    let mut look = pin!(sleep(registered.pool.max_age));
     let mut reading: Option<Link> = None;
     poll_fn(|cx| {
         if connection.as_mut().poll(cx).is_ready() {
@@ -233,9 +264,58 @@ async fn drive(
         while look.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let next = registered.pool.expire(&registered.origin, registered.id, now);
-            look.as_mut().reset(next.unwrap_or(now + MAX_AGE));
+            look.as_mut().reset(next.unwrap_or(now + registered.pool.max_age));
         }
         Poll::Pending
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link whose connection nobody drives.
+    async fn link(pool: &Pool) -> Link {
+        let (near, _far) = tokio::io::duplex(1);
+        let (sender, _connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
+        let (home, _) = mpsc::channel(1);
+        Link { id: pool.next_id.fetch_add(1, Ordering::Relaxed), sender, home, pooled: false }
+    }
+
+    #[tokio::test]
+    async fn one_origin_keeps_a_bounded_number_of_idle_connections() {
+        let (pool, origin) = (Pool::default(), Origin::new(false, "one.test", 80));
+        for _ in 0..MAX_IDLE_PER_ORIGIN + 3 {
+            pool.park(&origin, link(&pool).await);
+        }
+        assert_eq!(pool.idle(), MAX_IDLE_PER_ORIGIN);
+        let oldest = pool.lock().idle[&origin][0].link.id;
+        assert_eq!(oldest, 3, "the oldest give way");
+    }
+
+    #[tokio::test]
+    async fn many_origins_together_keep_a_bounded_number_of_idle_connections() {
+        let pool = Pool::default();
+        for number in 0..MAX_IDLE + 50 {
+            let origin = Origin::new(false, &format!("{number}.test"), 80);
+            pool.park(&origin, link(&pool).await);
+        }
+        assert_eq!(pool.idle(), MAX_IDLE);
+        assert_eq!(pool.origins(), MAX_IDLE);
+    }
+
+    #[tokio::test]
+    async fn a_connection_expires_by_how_long_it_was_idle() {
+        let (pool, origin) = (Pool::default(), Origin::new(false, "one.test", 80));
+        let link = link(&pool).await;
+        let id = link.id;
+        let before = Instant::now();
+        pool.park(&origin, link);
+        let next = pool.expire(&origin, id, before + MAX_AGE - Duration::from_millis(1));
+        assert!(next.is_some_and(|next| next >= before + MAX_AGE));
+        assert_eq!(pool.idle(), 1);
+        assert_eq!(pool.expire(&origin, id, Instant::now() + MAX_AGE), None);
+        assert_eq!((pool.idle(), pool.origins()), (0, 0));
+    }
 }

@@ -21,17 +21,18 @@ enum Socket {
 
 pub(super) struct Stream {
     socket: Socket,
+    write_limit: Duration,
     /// Runs while a write is blocked.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stream {
     pub(super) fn plain(socket: TcpStream) -> Self {
-        Self { socket: Socket::Plain(socket), stalled: None }
+        Self { socket: Socket::Plain(socket), write_limit: WRITE_LIMIT, stalled: None }
     }
 
     pub(super) fn tls(socket: TlsStream<TcpStream>) -> Self {
-        Self { socket: Socket::Tls(Box::new(socket)), stalled: None }
+        Self { socket: Socket::Tls(Box::new(socket)), write_limit: WRITE_LIMIT, stalled: None }
     }
 
     fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Unpin)> {
@@ -46,7 +47,8 @@ impl Stream {
             self.stalled = None;
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_LIMIT)));
+        let limit = self.write_limit;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -98,5 +100,26 @@ impl AsyncWrite for Stream {
             Poll::Pending => Poll::Ready(Ok(())),
             Poll::Ready(done) => Poll::Ready(done),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::scripted::Server;
+    use tokio::io::AsyncWriteExt as _;
+
+    #[tokio::test]
+    async fn a_peer_that_never_reads_does_not_hold_a_write_for_ever() {
+        let server = Server::start().await;
+        let mut stream = Stream::plain(TcpStream::connect(server.address()).await.unwrap());
+        stream.write_limit = Duration::from_millis(20);
+        let _peer = server.accept().await;
+        let error = loop {
+            if let Err(error) = stream.write_all(&[0; 4096]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -1,0 +1,223 @@
+//! The embedded store: SQLite in the data directory, owned by one process.
+//!
+//! One writer thread does every change: it takes whatever operations wait, applies them in one
+//! transaction, and answers them all after the commit is on disk. Readers have connections of their
+//! own and never wait for the writer. A lock on the data directory keeps a second process out.
+
+mod apply;
+mod claim;
+mod inbox;
+mod open;
+mod read;
+mod reader;
+mod retention;
+mod writer;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::{
+    AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, Lane, NewTask, Purged, Ready, ReadyDelivery, Settled,
+    StoreError,
+};
+use crate::clock::Timestamp;
+use crate::id::{Seq, TaskIds};
+use crate::lease::LeaseToken;
+use crate::seal::Sealed;
+use inbox::{Inbox, Operation};
+use reader::Readers;
+
+pub use open::{OpenError, OpenOptions};
+
+/// A handle to the store; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    inbox: Arc<Inbox>,
+    readers: Readers,
+    lanes: Vec<Arc<Lane>>,
+    deliveries: Arc<Ready<ReadyDelivery>>,
+    running: Mutex<HashSet<Seq>>,
+    ids: TaskIds,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Store {
+    /// One lane an upstream, in the order given at opening.
+    #[must_use]
+    pub fn lanes(&self) -> &[Arc<Lane>] {
+        &self.shared.lanes
+    }
+
+    /// Deliveries that rested in the store and are due.
+    #[must_use]
+    pub fn deliveries(&self) -> &Arc<Ready<ReadyDelivery>> {
+        &self.shared.deliveries
+    }
+
+    /// Ids that never repeat a key of this store.
+    #[must_use]
+    pub fn ids(&self) -> &TaskIds {
+        &self.shared.ids
+    }
+
+    /// Says that an attempt of this task is in flight, until the guard is dropped.
+    #[must_use]
+    pub fn running(&self, seq: Seq) -> RunningGuard {
+        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).insert(seq);
+        RunningGuard { store: self.clone(), seq }
+    }
+
+    fn is_running(&self, seq: Seq) -> bool {
+        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&seq)
+    }
+
+    /// Writes the task. It may be handed to its lane's ready queue at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`]: too many tasks are unfinished. [`StoreError::Unavailable`]: not written.
+    pub async fn accept(&self, task: NewTask) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox.push_accept(task.lane, Box::new(task), reply)?;
+        answer.await.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    /// Writes that attempt `number` of an unsafe call is about to be sent.
+    ///
+    /// # Errors
+    /// The store cannot write now.
+    pub async fn started(&self, seq: Seq, lease: LeaseToken, number: u32) -> Result<Settled, StoreError> {
+        self.operate(|reply| Operation::Started { seq, lease, number, reply }).await
+    }
+
+    /// Writes how an attempt ended and gives the lease back. A final end erases the request.
+    ///
+    /// # Errors
+    /// The store cannot write now.
+    pub async fn settle_attempt(
+        &self,
+        seq: Seq,
+        lease: LeaseToken,
+        record: Option<AttemptRecord>,
+        end: Arc<AttemptEnd>,
+    ) -> Result<Settled, StoreError> {
+        self.operate(|reply| Operation::SettleAttempt { seq, lease, record, end, reply }).await
+    }
+
+    /// Writes how a delivery attempt ended and gives the lease back.
+    ///
+    /// # Errors
+    /// The store cannot write now.
+    pub async fn settle_delivery(
+        &self,
+        seq: Seq,
+        lease: LeaseToken,
+        record: AttemptRecord,
+        end: DeliveryEnd,
+    ) -> Result<Settled, StoreError> {
+        self.operate(|reply| Operation::SettleDelivery { seq, lease, record, end, reply }).await
+    }
+
+    /// Gives a task back that was not attempted.
+    ///
+    /// # Errors
+    /// The store cannot write now.
+    pub async fn release_task(
+        &self,
+        seq: Seq,
+        lease: LeaseToken,
+        due_at: Timestamp,
+    ) -> Result<Settled, StoreError> {
+        self.operate(|reply| Operation::ReleaseTask { seq, lease, due_at, reply }).await
+    }
+
+    /// Gives a delivery back that was not tried.
+    ///
+    /// # Errors
+    /// The store cannot write now.
+    pub async fn release_delivery(
+        &self,
+        seq: Seq,
+        lease: LeaseToken,
+        due_at: Timestamp,
+    ) -> Result<Settled, StoreError> {
+        self.operate(|reply| Operation::ReleaseDelivery { seq, lease, due_at, reply }).await
+    }
+
+    /// Writes a chunk of a result ahead of its settle; only the settle makes it part of a result.
+    ///
+    /// # Errors
+    /// The store cannot write now.
+    pub async fn stage_result_chunk(
+        &self,
+        seq: Seq,
+        lease: LeaseToken,
+        index: u32,
+        data: Sealed,
+    ) -> Result<Settled, StoreError> {
+        self.operate(|reply| Operation::StageChunk { seq, lease, index, data: Arc::new(data), reply }).await
+    }
+
+    /// Removes results finished before `results_before` (steady), then tasks accepted before
+    /// `tasks_before` whose result is gone; at most `rows` rows in one transaction of its own.
+    ///
+    /// # Errors
+    /// The store cannot write now.
+    pub async fn purge(
+        &self,
+        results_before: Timestamp,
+        tasks_before: Timestamp,
+        rows: u64,
+    ) -> Result<Purged, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox.set_purge(inbox::Purge { results_before, tasks_before, rows, reply })?;
+        answer.await.unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    /// From now on nothing is handed off or claimed; operations go on.
+    pub fn stop_claiming(&self) {
+        self.shared.inbox.stop_claiming();
+    }
+
+    /// Finishes what waits, checkpoints, closes the files. Blocks; later operations are refused.
+    pub fn close(&self) {
+        self.shared.inbox.close();
+        let writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            // A writer that panicked has nothing left to close.
+            let _ = writer.join();
+        }
+    }
+
+    async fn operate(
+        &self,
+        operation: impl FnOnce(inbox::Reply<Settled>) -> Operation,
+    ) -> Result<Settled, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox.push(operation(reply))?;
+        answer.await.unwrap_or(Err(StoreError::Unavailable))
+    }
+}
+
+/// Says that an attempt is in flight; see [`Store::running`].
+pub struct RunningGuard {
+    store: Store,
+    seq: Seq,
+}
+
+impl Drop for RunningGuard {
+    fn drop(&mut self) {
+        self.store.shared.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.seq);
+    }
+}
+
+impl ChunkKind {
+    fn column(self) -> i64 {
+        self as i64
+    }
+}

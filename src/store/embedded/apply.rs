@@ -1,0 +1,305 @@
+//! The statements of each operation. Every function is one use case inside the batch's transaction.
+//!
+//! A settle first takes the row it holds the lease of; when that changes nothing the lease is lost and
+//! the function stops before it has written anything.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::claim::new_lease;
+use super::inbox::Operation;
+use crate::clock::Timestamp;
+use crate::id::Seq;
+use crate::lease::LeaseToken;
+use crate::seal::Sealed;
+use crate::store::{
+    Announce, AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, NewResult, NewTask, Settled,
+};
+use crate::task::FinalStatus;
+
+/// What an operation changed beside rows.
+#[derive(Default)]
+pub(super) struct Effect {
+    /// The lane's upstream id and when a task of it became due.
+    pub task_due: Option<(i64, Timestamp)>,
+    pub delivery_due: Option<Timestamp>,
+    pub finished: bool,
+}
+
+/// accept: the task, its request and its state. With a lease it is handed off, else it rests, due now.
+pub(super) fn accept(
+    connection: &Connection,
+    task: &NewTask,
+    upstream: i64,
+    lease: Option<LeaseToken>,
+) -> rusqlite::Result<()> {
+    let seq = task.id.seq().0;
+    connection
+        .prepare_cached(
+            "INSERT INTO task (seq, task_id, upstream, credentials_id, method, path, query, webhook_uri, accepted_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            seq,
+            task.id.as_bytes(),
+            upstream,
+            &*task.credentials_id,
+            task.method.as_str(),
+            task.path,
+            task.query.as_ref().map(Sealed::as_stored),
+            task.webhook_uri.as_ref().map(Sealed::as_stored),
+            task.accepted_at.0,
+        ])?;
+    connection
+        .prepare_cached("INSERT INTO request (seq, headers, body, chunks) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            seq,
+            task.headers.as_stored(),
+            task.body.first().map(Sealed::as_stored),
+            i64::try_from(task.body.len()).unwrap_or(i64::MAX),
+        ])?;
+    for (index, data) in (0u32..).zip(&task.body).skip(1) {
+        write_chunk(connection, seq, ChunkKind::RequestBody, index, data.as_stored())?;
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO state (seq, upstream, due_at, deadline, lease, attempts, started)
+             VALUES (?1, ?2, ?3, ?4, ?5, 0, 0)",
+        )?
+        .execute(params![seq, upstream, task.now.0, task.deadline.0, lease.map_or(0, LeaseToken::as_i64)])?;
+    Ok(())
+}
+
+pub(super) fn operation(
+    connection: &Connection,
+    operation: &Operation,
+) -> rusqlite::Result<(Settled, Effect)> {
+    match operation {
+        Operation::Started { seq, lease, number, .. } => started(connection, *seq, *lease, *number),
+        Operation::SettleAttempt { seq, lease, record, end, .. } => {
+            settle_attempt(connection, *seq, *lease, record.as_ref(), end)
+        }
+        Operation::SettleDelivery { seq, lease, record, end, .. } => {
+            settle_delivery(connection, *seq, *lease, record, *end)
+        }
+        Operation::ReleaseTask { seq, lease, due_at, .. } => release_task(connection, *seq, *lease, *due_at),
+        Operation::ReleaseDelivery { seq, lease, due_at, .. } => {
+            let changed = connection
+                .prepare_cached("UPDATE delivery SET lease = 0, due_at = ?3 WHERE seq = ?1 AND lease = ?2")?
+                .execute(params![seq.0, lease.as_i64(), due_at.0])?;
+            Ok(settled(changed, Effect { delivery_due: Some(*due_at), ..Effect::default() }))
+        }
+        Operation::StageChunk { seq, lease, index, data, .. } => {
+            let held = connection
+                .prepare_cached("SELECT 1 FROM state WHERE seq = ?1 AND lease = ?2")?
+                .exists(params![seq.0, lease.as_i64()])?;
+            if held {
+                write_chunk(connection, seq.0, ChunkKind::Result, *index, data.as_stored())?;
+            }
+            Ok(settled(usize::from(held), Effect::default()))
+        }
+    }
+}
+
+fn settled(changed: usize, effect: Effect) -> (Settled, Effect) {
+    if changed == 1 { (Settled::Done(None), effect) } else { (Settled::Lost, Effect::default()) }
+}
+
+fn started(
+    connection: &Connection,
+    seq: Seq,
+    lease: LeaseToken,
+    number: u32,
+) -> rusqlite::Result<(Settled, Effect)> {
+    let changed = connection
+        .prepare_cached("UPDATE state SET started = ?3 WHERE seq = ?1 AND lease = ?2")?
+        .execute(params![seq.0, lease.as_i64(), number])?;
+    Ok(settled(changed, Effect::default()))
+}
+
+fn release_task(
+    connection: &Connection,
+    seq: Seq,
+    lease: LeaseToken,
+    due_at: Timestamp,
+) -> rusqlite::Result<(Settled, Effect)> {
+    let upstream: Option<i64> = connection
+        .prepare_cached(
+            "UPDATE state SET lease = 0, due_at = ?3 WHERE seq = ?1 AND lease = ?2 RETURNING upstream",
+        )?
+        .query_row(params![seq.0, lease.as_i64(), due_at.0], |row| row.get(0))
+        .optional()?;
+    Ok(settled(
+        usize::from(upstream.is_some()),
+        Effect { task_due: upstream.map(|upstream| (upstream, due_at)), ..Effect::default() },
+    ))
+}
+
+fn settle_attempt(
+    connection: &Connection,
+    seq: Seq,
+    lease: LeaseToken,
+    record: Option<&AttemptRecord>,
+    end: &AttemptEnd,
+) -> rusqlite::Result<(Settled, Effect)> {
+    match end {
+        AttemptEnd::Retry { due_at } => {
+            let upstream: Option<i64> = connection
+                .prepare_cached(
+                    "UPDATE state SET lease = 0, due_at = ?3, attempts = attempts + 1, started = 0
+                     WHERE seq = ?1 AND lease = ?2 RETURNING upstream",
+                )?
+                .query_row(params![seq.0, lease.as_i64(), due_at.0], |row| row.get(0))
+                .optional()?;
+            let Some(upstream) = upstream else { return Ok((Settled::Lost, Effect::default())) };
+            write_record(connection, seq, 0, record)?;
+            Ok((Settled::Done(None), Effect { task_due: Some((upstream, *due_at)), ..Effect::default() }))
+        }
+        AttemptEnd::Final { result, announce } => {
+            let attempts: Option<u32> = connection
+                .prepare_cached("DELETE FROM state WHERE seq = ?1 AND lease = ?2 RETURNING attempts")?
+                .query_row(params![seq.0, lease.as_i64()], |row| row.get(0))
+                .optional()?;
+            let Some(attempts) = attempts else { return Ok((Settled::Lost, Effect::default())) };
+            write_record(connection, seq, 0, record)?;
+            erase_request(connection, seq)?;
+            write_result(connection, seq, result, attempts)?;
+            announce_result(connection, seq, result, *announce)
+        }
+    }
+}
+
+/// The access token, the headers and the body are needed no more.
+fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
+    let chunks: Option<u32> = connection
+        .prepare_cached("DELETE FROM request WHERE seq = ?1 RETURNING chunks")?
+        .query_row([seq.0], |row| row.get(0))
+        .optional()?;
+    if chunks.is_some_and(|chunks| chunks > 1) {
+        connection.prepare_cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 0")?.execute([seq.0])?;
+    }
+    Ok(())
+}
+
+fn write_result(
+    connection: &Connection,
+    seq: Seq,
+    result: &NewResult,
+    earlier_attempts: u32,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO result (seq, succeeded, finished_at, attempts, upstream_status, headers, body, chunks,
+                                 length, failure, reason, effect_unknown, error)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?
+        .execute(params![
+            seq.0,
+            result.status == FinalStatus::Succeeded,
+            result.finished_at.0,
+            result.attempts,
+            result.upstream_status,
+            result.headers.as_ref().map(Sealed::as_stored),
+            result.body.as_ref().map(Sealed::as_stored),
+            result.chunks,
+            i64::try_from(result.length).unwrap_or(i64::MAX),
+            result.failure.map(|failure| failure.code.as_str()),
+            result.failure.map(|failure| failure.reason.as_str()),
+            result.failure.is_some_and(|failure| failure.effect_unknown),
+            result.error.as_ref().map(Sealed::as_stored),
+        ])?;
+    if earlier_attempts > 0 || result.staged > 0 {
+        // An earlier attempt, or a body that was dropped, may have staged more than this result has.
+        connection
+            .prepare_cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 1 AND idx >= ?2")?
+            .execute(params![seq.0, result.chunks.max(1)])?;
+    }
+    Ok(())
+}
+
+/// The delivery is owed from the same commit on as the result exists.
+fn announce_result(
+    connection: &Connection,
+    seq: Seq,
+    result: &NewResult,
+    announce: Announce,
+) -> rusqlite::Result<(Settled, Effect)> {
+    let lease = match announce {
+        Announce::Nobody => {
+            return Ok((Settled::Done(None), Effect { finished: true, ..Effect::default() }));
+        }
+        Announce::Now => Some(new_lease()),
+        Announce::Later => None,
+    };
+    connection
+        .prepare_cached("INSERT INTO delivery (seq, due_at, lease, tries) VALUES (?1, ?2, ?3, 0)")?
+        .execute(params![seq.0, result.finished_at.0, lease.map_or(0, LeaseToken::as_i64)])?;
+    let delivery_due = lease.is_none().then_some(result.finished_at);
+    Ok((Settled::Done(lease), Effect { delivery_due, finished: true, ..Effect::default() }))
+}
+
+fn settle_delivery(
+    connection: &Connection,
+    seq: Seq,
+    lease: LeaseToken,
+    record: &AttemptRecord,
+    end: DeliveryEnd,
+) -> rusqlite::Result<(Settled, Effect)> {
+    let (changed, effect) = match end {
+        DeliveryEnd::Delivered | DeliveryEnd::GivenUp => {
+            let changed = connection
+                .prepare_cached("DELETE FROM delivery WHERE seq = ?1 AND lease = ?2")?
+                .execute(params![seq.0, lease.as_i64()])?;
+            (changed, Effect::default())
+        }
+        DeliveryEnd::Retry { due_at } => {
+            let changed = connection
+                .prepare_cached(
+                    "UPDATE delivery SET lease = 0, due_at = ?3, tries = tries + 1
+                     WHERE seq = ?1 AND lease = ?2",
+                )?
+                .execute(params![seq.0, lease.as_i64(), due_at.0])?;
+            (changed, Effect { delivery_due: Some(due_at), ..Effect::default() })
+        }
+    };
+    if changed == 1 {
+        write_record(connection, seq, 1, Some(record))?;
+    }
+    Ok(settled(changed, effect))
+}
+
+fn write_record(
+    connection: &Connection,
+    seq: Seq,
+    kind: i64,
+    record: Option<&AttemptRecord>,
+) -> rusqlite::Result<()> {
+    let Some(record) = record else { return Ok(()) };
+    connection
+        .prepare_cached(
+            "INSERT INTO attempt (seq, kind, number, ended_at, took_ms, outcome, status)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            seq.0,
+            kind,
+            record.number,
+            record.ended_at.0,
+            i64::try_from(record.took_ms).unwrap_or(i64::MAX),
+            record.outcome.as_str(),
+            record.status,
+        ])?;
+    Ok(())
+}
+
+fn write_chunk(
+    connection: &Connection,
+    seq: i64,
+    kind: ChunkKind,
+    index: u32,
+    data: &[u8],
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO chunk (seq, kind, idx, data) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![seq, kind.column(), index, data])?;
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! Opening: the lock, the files, the schema, the keys, and what a crash left behind.
+//!
+//! Refuses rather than repairs: a file that is not a Ringback store, a newer schema, a wrong key and a
+//! second process each stop the start with one sentence, and nothing is written.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use prometheus_client::metrics::histogram::Histogram;
+use rand::Rng;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::inbox::Inbox;
+use super::reader::Readers;
+use super::writer::Writer;
+use super::{Shared, Store};
+use crate::clock::{Clock, Timestamp};
+use crate::id::{Seq, TaskIds};
+use crate::identity::FingerprintKey;
+use crate::seal::{self, KeyFileError, KeyRing, SealError, Sealed};
+use crate::store::{Lane, Load, Ready};
+
+/// Marks a SQLite file as ours (`PRAGMA application_id`).
+const APPLICATION_ID: i32 = 0x5267_426B;
+
+const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/embedded/0001_initial.sql")];
+
+/// Proves that the key file fits the store.
+const KEY_CHECK: &[u8] = b"ringback key check";
+
+/// No schedule reaches further; a later `due_at` comes from a clock that has since been set back.
+const DUE_AT_MOST: std::time::Duration = std::time::Duration::from_hours(24);
+
+/// What a store needs to know to open.
+pub struct OpenOptions {
+    pub data_dir: PathBuf,
+    /// The database file; `None` for `ringback.db` in the data directory.
+    pub database: Option<PathBuf>,
+    /// The key file; `None` for `ringback.keys` in the data directory.
+    pub key_file: Option<PathBuf>,
+    /// Names of upstreams; a task keeps the name of its own.
+    pub upstreams: Vec<String>,
+    pub max_queued_tasks: u64,
+    /// Places in each ready queue.
+    pub ready_capacity: usize,
+    pub clock: Clock,
+    pub commit_seconds: Histogram,
+}
+
+/// Why the store does not open. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot use the data directory {path}: {source}")]
+    DataDir { path: PathBuf, source: io::Error },
+    #[error("another process uses the data directory {0}; stop it, or choose another with --data-dir")]
+    InUse(PathBuf),
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    #[error("the key file does not fit the store: {0}")]
+    WrongKey(SealError),
+    #[error("{0} is not a Ringback store; move it away or choose another data directory")]
+    NotAStore(PathBuf),
+    #[error("the store {0} was written by a newer version; run that version")]
+    Newer(PathBuf),
+    #[error("cannot open the store {path}: {source}")]
+    Database { path: PathBuf, source: rusqlite::Error },
+}
+
+impl Store {
+    /// Opens the store, making it if there is none, gives every lease back, and starts its threads.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; then nothing was changed.
+    pub fn open(options: &OpenOptions) -> Result<(Self, KeyRing, FingerprintKey), OpenError> {
+        let lock = lock_data_dir(&options.data_dir)?;
+        let path = options.database.clone().unwrap_or_else(|| options.data_dir.join("ringback.db"));
+        let exists = fs::metadata(&path).is_ok_and(|file| file.len() > 0);
+        let key_file = options.key_file.clone().unwrap_or_else(|| options.data_dir.join("ringback.keys"));
+        let ring = seal::load_or_create(&key_file, !exists)?;
+
+        let database_error = |source| OpenError::Database { path: path.clone(), source };
+        let mut connection = connect(&path, exists).map_err(database_error)?;
+        check_is_ours(&connection, &path, exists)?;
+        migrate(&mut connection, &path, &ring)?;
+        let fingerprint = read_secrets(&connection, &ring, &path)?;
+        let recovered = recover(&mut connection, options).map_err(database_error)?;
+
+        let inbox = Arc::new(Inbox::new(options.upstreams.len()));
+        let nudge = {
+            let inbox = Arc::clone(&inbox);
+            Arc::new(move || inbox.nudge()) as Arc<dyn Fn() + Send + Sync>
+        };
+        let lanes: Vec<_> = options
+            .upstreams
+            .iter()
+            .map(|name| {
+                Arc::new(Lane {
+                    name: name.clone(),
+                    ready: Ready::new(options.ready_capacity, Arc::clone(&nudge)),
+                    load: Arc::new(Load::default()),
+                })
+            })
+            .collect();
+        let deliveries = Arc::new(Ready::new(options.ready_capacity, nudge));
+        let readers = Readers::start(&path).map_err(database_error)?;
+        let writer = Writer::new(
+            connection,
+            Arc::clone(&inbox),
+            lanes.clone(),
+            Arc::clone(&deliveries),
+            &recovered.upstream_ids,
+            recovered.unfinished,
+            options,
+        );
+        let thread = std::thread::Builder::new()
+            .name(String::from("store-writer"))
+            .spawn(move || {
+                writer.run();
+                drop(lock);
+            })
+            .map_err(|source| OpenError::DataDir { path: options.data_dir.clone(), source })?;
+        let shared = Shared {
+            inbox,
+            readers,
+            lanes,
+            deliveries,
+            running: Mutex::new(HashSet::new()),
+            ids: TaskIds::after(recovered.last),
+            writer: Mutex::new(Some(thread)),
+        };
+        Ok((Self { shared: Arc::new(shared) }, ring, fingerprint))
+    }
+}
+
+fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {
+    let unusable = |source| OpenError::DataDir { path: data_dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(unusable)?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(data_dir.join("ringback.lock"))
+        .map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(data_dir.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+fn connect(path: &Path, exists: bool) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE,
+    )?;
+    if !exists {
+        connection.pragma_update(None, "page_size", 8192)?;
+    }
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Small write-ahead log: checkpoints are what an accept's worst case waits for.
+    connection.pragma_update(None, "wal_autocheckpoint", 500)?;
+    connection.pragma_update(None, "cache_size", -16 * 1024)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "foreign_keys", "OFF")?;
+    connection.pragma_update(None, "secure_delete", "FAST")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn check_is_ours(connection: &Connection, path: &Path, exists: bool) -> Result<(), OpenError> {
+    let id = connection.query_row("PRAGMA application_id", [], |row| row.get::<_, i32>(0));
+    match id {
+        Ok(APPLICATION_ID) => Ok(()),
+        Ok(0) if !exists || is_empty(connection) => Ok(()),
+        Ok(_) => Err(OpenError::NotAStore(path.to_owned())),
+        Err(source) => Err(OpenError::Database { path: path.to_owned(), source }),
+    }
+}
+
+fn is_empty(connection: &Connection) -> bool {
+    connection
+        .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
+        .is_ok_and(|n: i64| n == 0)
+}
+
+/// Brings the schema to this version in one transaction; a fresh store also gets its secrets in it.
+fn migrate(connection: &mut Connection, path: &Path, ring: &KeyRing) -> Result<(), OpenError> {
+    let run = |connection: &mut Connection| -> rusqlite::Result<bool> {
+        let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version as usize > MIGRATIONS.len() {
+            return Ok(false);
+        }
+        for (number, sql) in (1..).zip(MIGRATIONS).skip(version as usize) {
+            tx.execute_batch(sql)?;
+            tx.pragma_update(None, "user_version", number)?;
+        }
+        if version == 0 {
+            tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+            let mut fingerprint = zeroize::Zeroizing::new([0; 32]);
+            rand::rng().fill_bytes(&mut fingerprint[..]);
+            for (name, secret) in [("key_check", KEY_CHECK), ("fingerprint", &fingerprint[..])] {
+                let sealed = ring.seal_node_secret(secret);
+                tx.execute(
+                    "INSERT INTO secret (name, value) VALUES (?1, ?2)",
+                    params![name, sealed.as_stored()],
+                )?;
+            }
+        }
+        tx.commit()?;
+        Ok(true)
+    };
+    match run(connection) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(OpenError::Newer(path.to_owned())),
+        Err(source) => Err(OpenError::Database { path: path.to_owned(), source }),
+    }
+}
+
+fn read_secrets(connection: &Connection, ring: &KeyRing, path: &Path) -> Result<FingerprintKey, OpenError> {
+    let open = |name: &str| {
+        let sealed = connection
+            .query_row("SELECT value FROM secret WHERE name = ?1", [name], |row| row.get::<_, Vec<u8>>(0))
+            .map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+        ring.open_node_secret(Sealed::from_stored(sealed)).map_err(OpenError::WrongKey)
+    };
+    open("key_check")?;
+    let fingerprint = open("fingerprint")?;
+    let key = <[u8; 32]>::try_from(&fingerprint[..]).map_err(|_| OpenError::NotAStore(path.to_owned()))?;
+    Ok(FingerprintKey::new(key))
+}
+
+struct Recovered {
+    /// By lane.
+    upstream_ids: Vec<i64>,
+    unfinished: u64,
+    last: Seq,
+}
+
+/// Gives every lease back: this process is the only owner, so whoever held them is gone.
+fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Result<Recovered> {
+    let latest_due = options.clock.steady().after(DUE_AT_MOST).0;
+    let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    tx.execute("UPDATE state SET lease = 0 WHERE lease <> 0", [])?;
+    tx.execute("UPDATE delivery SET lease = 0 WHERE lease <> 0", [])?;
+    tx.execute("UPDATE state SET due_at = ?1 WHERE due_at > ?1", [latest_due])?;
+    tx.execute("UPDATE delivery SET due_at = ?1 WHERE due_at > ?1", [latest_due])?;
+    // Chunks staged by an attempt that never settled.
+    tx.execute("DELETE FROM chunk WHERE kind = 1 AND seq IN (SELECT seq FROM state)", [])?;
+    for name in &options.upstreams {
+        tx.execute("INSERT INTO upstream (name) VALUES (?1) ON CONFLICT DO NOTHING", [name])?;
+    }
+    let upstream_ids = options
+        .upstreams
+        .iter()
+        .map(|name| tx.query_row("SELECT id FROM upstream WHERE name = ?1", [name], |row| row.get(0)))
+        .collect::<Result<Vec<i64>, _>>()?;
+    let unfinished = tx.query_row("SELECT count(*) FROM state", [], |row| row.get::<_, u32>(0))?.into();
+    let last = tx
+        .query_row("SELECT max(seq) FROM task", [], |row| row.get::<_, Option<i64>>(0))
+        .optional()?
+        .flatten()
+        .unwrap_or(0);
+    warn_about_unconfigured(&tx, options)?;
+    tx.commit()?;
+    Ok(Recovered { upstream_ids, unfinished, last: Seq(last) })
+}
+
+/// Tasks of an upstream that left the configuration wait until it comes back.
+fn warn_about_unconfigured(connection: &Connection, options: &OpenOptions) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(
+        "SELECT name, (SELECT count(*) FROM state WHERE state.upstream = upstream.id) FROM upstream",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (name, waiting): (String, i64) = (row.get(0)?, row.get(1)?);
+        if waiting > 0 && !options.upstreams.contains(&name) {
+            tracing::warn!(
+                upstream = name,
+                tasks = waiting,
+                "tasks wait for an upstream that is not configured"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// An instant no work is due at.
+pub(super) const NEVER: Timestamp = Timestamp::MAX;

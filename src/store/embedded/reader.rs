@@ -1,0 +1,72 @@
+//! Threads that read: each with a connection of its own, so that reading never waits for writing.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::store::StoreError;
+
+const THREADS: usize = 2;
+
+/// Reads waiting for one thread; further callers wait their turn.
+const WAITING_MAX: usize = 256;
+
+type Read = Box<dyn FnOnce(&Connection) + Send>;
+
+pub(super) struct Readers {
+    threads: Vec<mpsc::Sender<Read>>,
+    turn: AtomicUsize,
+}
+
+impl Readers {
+    pub fn start(path: &Path) -> rusqlite::Result<Self> {
+        let threads = (0..THREADS).map(|_| start_one(path)).collect::<Result<_, _>>()?;
+        Ok(Self { threads, turn: AtomicUsize::new(0) })
+    }
+
+    /// Runs `read` on a reader thread.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.threads.len();
+        let job: Read = Box::new(move |connection| {
+            // A caller that went away no longer wants its answer.
+            let _ = reply.send(read(connection));
+        });
+        self.threads[turn].send(job).await.map_err(|_| StoreError::Unavailable)?;
+        match answer.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                tracing::error!(error = %error, "a read failed");
+                Err(StoreError::Unavailable)
+            }
+            Err(_) => Err(StoreError::Unavailable),
+        }
+    }
+}
+
+fn start_one(path: &Path) -> rusqlite::Result<mpsc::Sender<Read>> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX
+            | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE,
+    )?;
+    connection.pragma_update(None, "cache_size", -4 * 1024)?;
+    connection.set_prepared_statement_cache_capacity(16);
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    let (sender, mut jobs) = mpsc::channel::<Read>(WAITING_MAX);
+    std::thread::Builder::new()
+        .name(String::from("store-reader"))
+        .spawn(move || {
+            while let Some(job) = jobs.blocking_recv() {
+                job(&connection);
+            }
+        })
+        .map_err(|_| rusqlite::Error::InvalidQuery)?;
+    Ok(sender)
+}
