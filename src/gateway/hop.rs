@@ -20,8 +20,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// Never dropped, even when `Connection` names them: without them the message is another one.
 const END_TO_END: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 
-/// Conditions and ranges: a task needs the whole answer, and nobody waits for `100 Continue`.
-const NOT_IN_A_TASK: [HeaderName; 7] = [
+/// Conditions and ranges: a task needs the whole answer, nobody waits for `100 Continue`, and
+/// trailers are kept neither of the call nor of the answer.
+const NOT_IN_A_TASK: [HeaderName; 9] = [
     header::RANGE,
     header::IF_RANGE,
     header::IF_MATCH,
@@ -29,6 +30,8 @@ const NOT_IN_A_TASK: [HeaderName; 7] = [
     header::IF_MODIFIED_SINCE,
     header::IF_UNMODIFIED_SINCE,
     header::EXPECT,
+    header::TE,
+    header::TRAILER,
 ];
 
 /// Fields that decide framing, routing or authority and so may not arrive after the body
@@ -209,6 +212,8 @@ mod tests {
             ("if-none-match", "*"),
             ("if-range", "x"),
             ("expect", "100-continue"),
+            ("te", "trailers"),
+            ("trailer", "x-sum"),
             ("prefer", "respond-async, handling=lenient, wait=10"),
             ("prefer", "Respond-Async; x=1"),
             ("prefer", "note=\"wait=1, respond-async\""),

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -26,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use super::framing::{Framed, Informational, Limits, Protocol, Wire};
 use super::tunnel::Tunnels;
-use super::{Gateway, GatewayBody, Peer, own};
+use super::{Gateway, Peer, own};
 
 mod attended;
 
@@ -166,7 +165,8 @@ impl Connection {
     ) -> Result<Response<Attended>, Infallible> {
         let old = request.version() == Version::HTTP_10;
         let response = if let Some(refusal) = self.wire.refusal(call) {
-            last_on_its_connection(own(refusal.into_response()))
+            // The head that stands for the refused one asks to close.
+            own(refusal.into_response())
         } else {
             let informational = (!old).then(|| Informational::new(Arc::clone(&self.wire), call));
             self.gateway.handle(request, self.peer(informational)).await
@@ -195,11 +195,6 @@ impl Connection {
         let bytes = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         Limits { target: bytes(server.max_uri_bytes), headers: bytes(server.max_header_bytes) }
     }
-}
-
-fn last_on_its_connection(mut response: Response<GatewayBody>) -> Response<GatewayBody> {
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 /// Runs a connection to its end; asks it to end after its calls when the node stops or it is idle.

@@ -73,7 +73,7 @@ pub async fn proxy(upstream: &Upstream, call: Proxied) -> Result<Response<Gatewa
     *request.uri_mut() = upstream.uri_for(&call.path_and_query).map_err(|_| Refusal::Internal)?;
     *request.headers_mut() = call.headers;
     upstream.prepare_headers(request.headers_mut(), call.client_host.as_ref());
-    add_hop_by_hop(request.headers_mut(), &call.body, upgrade.as_ref());
+    add_hop_by_hop(request.headers_mut(), upgrade.as_ref());
     if let Some(informational) = call.informational {
         pass_informational(&mut request, informational);
     }
@@ -86,11 +86,7 @@ pub async fn proxy(upstream: &Upstream, call: Proxied) -> Result<Response<Gatewa
 }
 
 /// Our side of the connection to the upstream: what its fields say is about this hop alone.
-fn add_hop_by_hop(headers: &mut HeaderMap, body: &Incoming, upgrade: Option<&Upgrade>) {
-    // Said aloud, because the library sends GET without a body whose length it is not told.
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
+fn add_hop_by_hop(headers: &mut HeaderMap, upgrade: Option<&Upgrade>) {
     let connection = match (upgrade, headers.contains_key(header::TE)) {
         (Some(_), true) => "upgrade, te",
         (Some(_), false) => "upgrade",

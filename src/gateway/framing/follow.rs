@@ -264,10 +264,7 @@ fn size_of_chunk(line: &[u8]) -> Option<u64> {
     let end = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, extension) = line.split_at(end);
     let is_plain = |byte: &u8| (b' '..0x7f).contains(byte) || *byte == b'\t';
-    if digits.len() > 15
-        || !(extension.is_empty() || extension.starts_with(b";"))
-        || !extension.iter().all(is_plain)
-    {
+    if !(extension.is_empty() || extension.starts_with(b";")) || !extension.iter().all(is_plain) {
         return None;
     }
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

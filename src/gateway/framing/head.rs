@@ -55,10 +55,10 @@ pub fn is_trailer_line(line: &[u8]) -> bool {
     without_line_end(line).is_some_and(|line| line.is_empty() || field(line).is_ok())
 }
 
-/// Cuts off the `CRLF` of a line; `None` where it has none or another carriage return before it.
+/// Cuts off the `CRLF` of a line; `None` where it has none.
 #[must_use]
 pub fn without_line_end(line: &[u8]) -> Option<&[u8]> {
-    line.strip_suffix(b"\r\n").filter(|line| !line.contains(&b'\r'))
+    line.strip_suffix(b"\r\n")
 }
 
 /// A token character (RFC 9110, 5.6.2).

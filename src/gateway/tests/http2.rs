@@ -107,22 +107,24 @@ async fn stopping_says_goodbye() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
-    let node = node_with(answering_after_idle().await, "header_timeout = \"50ms\"", "").await;
-    let (mut sender, connection) = connect(&node).await;
-    let response = soon(sender.send_request(request("/api", empty()))).await.unwrap();
-    assert_eq!(soon(response.into_body().collect()).await.unwrap().to_bytes(), "hi");
-    soon(connection).await.unwrap().unwrap();
-}
-
-/// Takes several times the idle limit of its test to answer.
-async fn answering_after_idle() -> std::net::SocketAddr {
+    // Each answer takes several times the idle limit.
     let script = |mut client: Raw| async move {
-        client.head().await;
-        for piece in ["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", "h", "i"] {
-            client.send(piece).await;
-            tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        while client.try_until("\r\n\r\n").await.is_some() {
+            for piece in ["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", "h", "i", "!"] {
+                client.send(piece).await;
+                tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+            }
         }
-        client.ended().await;
     };
-    upstream(script).await.address
+    let node = node_with(upstream(script).await.address, "header_timeout = \"50ms\"", "").await;
+    let (mut sender, connection) = connect(&node).await;
+    let mut first = soon(sender.send_request(request("/api", empty()))).await.unwrap().into_body();
+    for piece in ["h", "i"] {
+        assert_eq!(soon(first.frame()).await.unwrap().unwrap().into_data().unwrap(), piece);
+    }
+    // Still open for more.
+    let second = soon(sender.send_request(request("/api", empty()))).await.unwrap();
+    assert_eq!(soon(first.collect()).await.unwrap().to_bytes(), "!");
+    assert_eq!(soon(second.into_body().collect()).await.unwrap().to_bytes(), "hi!");
+    soon(connection).await.unwrap().unwrap();
 }

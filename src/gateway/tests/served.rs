@@ -48,13 +48,15 @@ async fn stopping_closes_idle_connections_and_finishes_busy_ones() {
 async fn stopping_ends_tunnels() {
     let script = |mut client: Raw| async move {
         client.head().await;
-        client.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n").await;
+        client
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nhello")
+            .await;
         client.ended().await;
     };
     let node = node(upstream(script).await.address).await;
     let mut client = node.connect().await;
     client.send("GET /api HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n").await;
-    client.head().await;
+    client.until("hello").await;
     node.stop.cancel();
     client.ended().await;
     soon(node.served).await.unwrap();
