@@ -1,30 +1,17 @@
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::*;
 use crate::client::scripted::{OK, Server, fed_body};
 use crate::client::{empty_body, full_body};
+use crate::config::Config;
 
 /// An upstream by its most telling settings; the rest are generous.
 fn config(prefix: &str, url: &str) -> UpstreamConfig {
-    serde_json::from_value(json!({
-        "name": "bank",
-        "prefix": prefix,
-        "url": url,
-        "results_path": "/results",
-        "preserve_host": false,
-        "timeout": "10s",
-        "idle_timeout": "10s",
-        "total_timeout": "10s",
-        "concurrency": 8,
-        "idempotency": "none",
-        "max_result_bytes": "1MB",
-        "headers": { "set": {}, "set_from_file": {}, "remove": [] },
-        "cors": { "origins": [] },
-        "identity": { "mode": "none", "header": "Authorization", "claim": "sub" },
-        "retry": { "delays": [], "jitter": 0.0, "deadline": "1m", "statuses": [503] },
-    }))
-    .unwrap()
+    let text = "[[upstreams]]\nname = \"bank\"\nprefix = \"/\"\nurl = \"http://127.0.0.1\"\n\
+                timeout = \"10s\"\nidle_timeout = \"10s\"\ntotal_timeout = \"10s\"\n";
+    let mut config = Config::from_toml(text).unwrap().upstreams.remove(0);
+    (config.prefix, config.url) = (prefix.to_owned(), url.to_owned());
+    config
 }
 
 fn at(server: &Server, change: impl FnOnce(&mut UpstreamConfig)) -> Upstream {
