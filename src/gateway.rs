@@ -36,6 +36,7 @@ pub mod path;
 mod proxy;
 pub mod query;
 pub mod refusal;
+pub mod repeat;
 pub mod results;
 pub mod submit;
 mod target;
@@ -48,6 +49,7 @@ use cors::Cors;
 use framing::Informational;
 use query::Mode;
 use refusal::Refusal;
+use repeat::Repeats;
 use submit::AsyncCall;
 use tunnel::Tunnels;
 
@@ -92,6 +94,7 @@ pub struct Gateway {
     pub rules: Arc<Rules>,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
     pub buffer: Semaphore,
+    pub repeats: Repeats,
     pub metrics: Arc<Metrics>,
 }
 

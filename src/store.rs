@@ -54,9 +54,28 @@ pub struct NewTask {
     /// Steady clock.
     pub now: Timestamp,
     pub deadline: Timestamp,
+    /// Only of a call that carried an `Idempotency-Key`.
+    pub repeatable: Option<Box<Repeatable>>,
     /// The call in the clear, so that a task handed off need not be read back. Large ones are not
     /// carried: a full ready queue must stay small.
     pub carried: Option<Box<Carried>>,
+}
+
+/// Keyed hashes of an `Idempotency-Key`, with whom it belongs to, and of the call it came with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Repeatable {
+    pub key: [u8; 32],
+    pub call: [u8; 32],
+}
+
+/// What became of a call that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    New,
+    /// Its key was there with the same call, which is this task; nothing was written.
+    Before(TaskId),
+    /// Its key was there with another call; nothing was written.
+    OtherCall,
 }
 
 /// What a worker needs to run a task: read from the store, or carried from its acceptance.
@@ -218,12 +237,24 @@ pub enum ChunkKind {
     Result = 1,
 }
 
+/// What was accepted or finished before these instants is no longer kept. Steady clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Cutoffs {
+    /// By when the task finished.
+    pub results: Timestamp,
+    /// By when the task was accepted; only those whose result is gone.
+    pub tasks: Timestamp,
+    /// Idempotency keys, by when their task was accepted.
+    pub keys: Timestamp,
+}
+
 /// What one retention transaction removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
     pub results: u64,
     pub tasks: u64,
-    /// Both together; at most the limit asked for.
+    pub keys: u64,
+    /// All together; at most the limit asked for.
     pub rows: u64,
 }
 

@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use super::{
-    AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, Lane, NewTask, Purged, Ready, ReadyDelivery, Settled,
-    StoreError,
+    Accepted, AttemptEnd, AttemptRecord, ChunkKind, Cutoffs, DeliveryEnd, Lane, NewTask, Purged, Ready,
+    ReadyDelivery, Settled, StoreError,
 };
 use crate::clock::Timestamp;
 use crate::id::{Seq, TaskIds};
@@ -86,11 +86,12 @@ impl Store {
         self.shared.full.load(Ordering::Relaxed)
     }
 
-    /// Writes the task. It may be handed to its lane's ready queue at once.
+    /// Writes the task, unless its idempotency key is there already: then nothing. A new one may be
+    /// handed to its lane's ready queue at once.
     ///
     /// # Errors
     /// [`StoreError::Full`]: too many tasks are unfinished. [`StoreError::Unavailable`]: not written.
-    pub async fn accept(&self, task: NewTask) -> Result<(), StoreError> {
+    pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox.push_accept(task.lane, Box::new(task), reply)?;
         answer.await.unwrap_or(Err(StoreError::Unavailable))
@@ -172,19 +173,14 @@ impl Store {
         self.operate(|reply| Operation::StageChunk { seq, lease, index, data: Arc::new(data), reply }).await
     }
 
-    /// Removes results finished before `results_before` (steady), then tasks accepted before
-    /// `tasks_before` whose result is gone; at most `rows` rows in one transaction of its own.
+    /// Removes results, then tasks whose result is gone, then idempotency keys; at most `rows` rows in
+    /// one transaction of its own.
     ///
     /// # Errors
     /// The store cannot write now.
-    pub async fn purge(
-        &self,
-        results_before: Timestamp,
-        tasks_before: Timestamp,
-        rows: u64,
-    ) -> Result<Purged, StoreError> {
+    pub async fn purge(&self, before: Cutoffs, rows: u64) -> Result<Purged, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox.set_purge(inbox::Purge { results_before, tasks_before, rows, reply })?;
+        self.shared.inbox.set_purge(inbox::Purge { before, rows, reply })?;
         answer.await.unwrap_or(Err(StoreError::Unavailable))
     }
 

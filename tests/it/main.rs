@@ -14,6 +14,7 @@ mod httpbin;
 mod identity;
 mod lifecycle;
 mod proxy;
+mod repeat;
 mod results;
 mod retention;
 mod retries;

@@ -8,11 +8,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::claim::new_lease;
 use super::inbox::Operation;
 use crate::clock::Timestamp;
-use crate::id::Seq;
+use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
 use crate::seal::Sealed;
 use crate::store::{
-    Announce, AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, NewResult, NewTask, Settled,
+    Accepted, Announce, AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, NewResult, NewTask, Settled,
 };
 use crate::task::FinalStatus;
 
@@ -23,6 +23,19 @@ pub(super) struct Effect {
     pub task_due: Option<(i64, Timestamp)>,
     pub delivery_due: Option<Timestamp>,
     pub finished: bool,
+}
+
+/// Whether the task's idempotency key is there already, written earlier or earlier in this transaction.
+pub(super) fn known(connection: &Connection, task: &NewTask) -> rusqlite::Result<Option<Accepted>> {
+    let Some(repeatable) = &task.repeatable else { return Ok(None) };
+    connection
+        .prepare_cached("SELECT call_hash, task_id FROM idempotency WHERE key_hash = ?1")?
+        .query_row([&repeatable.key], |row| {
+            let same = row.get::<_, [u8; 32]>(0)? == repeatable.call;
+            let id = TaskId::from_bytes(row.get(1)?);
+            Ok(if same { Accepted::Before(id) } else { Accepted::OtherCall })
+        })
+        .optional()
 }
 
 /// accept: the task, its request and its state. With a lease it is handed off, else it rests, due now.
@@ -66,6 +79,13 @@ pub(super) fn accept(
              VALUES (?1, ?2, ?3, ?4, ?5, 0, 0)",
         )?
         .execute(params![seq, upstream, task.now.0, task.deadline.0, lease.map_or(0, LeaseToken::as_i64)])?;
+    if let Some(repeatable) = &task.repeatable {
+        connection
+            .prepare_cached(
+                "INSERT INTO idempotency (seq, key_hash, call_hash, task_id) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![seq, repeatable.key, repeatable.call, task.id.as_bytes()])?;
+    }
     Ok(())
 }
 

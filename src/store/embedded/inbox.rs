@@ -13,7 +13,9 @@ use crate::clock::Timestamp;
 use crate::id::Seq;
 use crate::lease::LeaseToken;
 use crate::seal::Sealed;
-use crate::store::{AttemptEnd, AttemptRecord, DeliveryEnd, LaneId, NewTask, Purged, Settled, StoreError};
+use crate::store::{
+    Accepted, AttemptEnd, AttemptRecord, Cutoffs, DeliveryEnd, LaneId, NewTask, Purged, Settled, StoreError,
+};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -68,13 +70,12 @@ pub(super) enum Operation {
 
 pub(super) struct Accept {
     pub task: Box<NewTask>,
-    pub reply: Reply<()>,
+    pub reply: Reply<Accepted>,
 }
 
 /// One retention transaction.
 pub(super) struct Purge {
-    pub results_before: Timestamp,
-    pub tasks_before: Timestamp,
+    pub before: Cutoffs,
     pub rows: u64,
     pub reply: Reply<Purged>,
 }
@@ -160,7 +161,12 @@ impl Inbox {
         Ok(())
     }
 
-    pub fn push_accept(&self, lane: LaneId, task: Box<NewTask>, reply: Reply<()>) -> Result<(), StoreError> {
+    pub fn push_accept(
+        &self,
+        lane: LaneId,
+        task: Box<NewTask>,
+        reply: Reply<Accepted>,
+    ) -> Result<(), StoreError> {
         let mut waiting = self.lock();
         if waiting.phase == Phase::Closing {
             return Err(StoreError::Unavailable);

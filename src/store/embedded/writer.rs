@@ -21,7 +21,7 @@ use super::retention;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
 use crate::lease::LeaseToken;
-use crate::store::{Lane, Ready, ReadyDelivery, ReadyTask, Settled, StoreError};
+use crate::store::{Accepted, Lane, Ready, ReadyDelivery, ReadyTask, Settled, StoreError};
 
 /// Operations in one transaction: bounds how long the last caller of a batch waits for the first.
 const BATCH_MAX: usize = 1_024;
@@ -69,8 +69,8 @@ struct Batch {
 /// What a transaction did, known before the commit and acted on after it.
 struct Applied {
     settled: Vec<Settled>,
-    /// The lease of each accept that is handed off.
-    leases: Vec<Option<LeaseToken>>,
+    /// What became of each accept, with the lease of one that is handed off.
+    accepted: Vec<(Accepted, Option<LeaseToken>)>,
     claimed: Vec<Vec<ReadyTask>>,
     claimed_deliveries: Vec<ReadyDelivery>,
     due: Vec<Timestamp>,
@@ -238,7 +238,7 @@ impl Writer {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut applied = Applied {
             settled: Vec::with_capacity(operations.len()),
-            leases: Vec::with_capacity(accepts.len()),
+            accepted: Vec::with_capacity(accepts.len()),
             claimed: Vec::with_capacity(self.lanes.len()),
             claimed_deliveries: Vec::new(),
             due: self.lanes.iter().map(|lane| lane.due).collect(),
@@ -252,6 +252,10 @@ impl Writer {
         }
         let mut room: Vec<usize> = self.lanes.iter().map(|lane| lane.lane.ready.room()).collect();
         for accept in accepts {
+            if let Some(known) = apply::known(&tx, &accept.task)? {
+                applied.accepted.push((known, None));
+                continue;
+            }
             let index = accept.task.lane.0;
             // Behind a backlog it queues up like everybody else.
             let hand_off = self.claiming && room[index] > 0 && applied.due[index] > now;
@@ -262,7 +266,7 @@ impl Writer {
             } else {
                 applied.due[index] = applied.due[index].min(accept.task.now);
             }
-            applied.leases.push(lease);
+            applied.accepted.push((Accepted::New, lease));
         }
         for (index, lane) in self.lanes.iter().enumerate() {
             let mut claimed = Vec::new();
@@ -285,15 +289,16 @@ impl Writer {
         if self.failing_until.take().is_some() {
             tracing::info!("the store writes again");
         }
-        self.unfinished = (self.unfinished + batch.accepts.len() as u64).saturating_sub(applied.finished);
+        let new = applied.accepted.iter().filter(|(accepted, _)| *accepted == Accepted::New).count() as u64;
+        self.unfinished = (self.unfinished + new).saturating_sub(applied.finished);
         self.full.store(self.unfinished >= self.max_queued_tasks, Ordering::Relaxed);
         for (operation, settled) in batch.operations.into_iter().zip(applied.settled) {
             // Whoever asked may have gone; what was written stays true.
             let _ = reply_of(operation).send(Ok(settled));
         }
         let mut ready = applied.claimed;
-        for (mut accept, lease) in batch.accepts.into_iter().zip(applied.leases) {
-            let _ = accept.reply.send(Ok(()));
+        for (mut accept, (accepted, lease)) in batch.accepts.into_iter().zip(applied.accepted) {
+            let _ = accept.reply.send(Ok(accepted));
             if let Some(lease) = lease {
                 ready[accept.task.lane.0].push(ReadyTask {
                     seq: accept.task.id.seq(),
