@@ -26,6 +26,7 @@ use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::Upstream;
 
 mod answer;
+mod cancel;
 mod coding;
 pub mod cors;
 pub mod forwarded;

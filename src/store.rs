@@ -6,6 +6,7 @@
 //! - a settle under a lease that is no longer held changes nothing and says [`Settled::Lost`];
 //! - values that come sealed stay sealed: nothing here holds a key.
 
+mod cancellations;
 mod embedded;
 mod ready;
 #[cfg(test)]
@@ -18,10 +19,11 @@ use http::Method;
 use crate::clock::Timestamp;
 use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome, Unanswered};
 use crate::seal::Sealed;
 use crate::task::{FinalStatus, Status};
 
+pub use cancellations::{Cancellations, TakenUp};
 pub use embedded::{OpenError, OpenOptions, RunningGuard, Store};
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
 
@@ -123,6 +125,8 @@ pub struct ReadyTask {
     pub attempts: u32,
     /// Attempt of an unsafe call whose first byte may have left; above `attempts` it was interrupted.
     pub started: u32,
+    /// When that was, by the wall clock.
+    pub started_at: Timestamp,
     pub deadline: Timestamp,
     pub carried: Option<Box<Carried>>,
 }
@@ -161,6 +165,7 @@ pub struct NewResult {
     pub staged: u32,
     pub length: u64,
     pub failure: Option<Failure>,
+    pub unanswered: Option<Unanswered>,
     pub error: Option<Sealed>,
 }
 
@@ -198,6 +203,15 @@ pub enum Settled {
     Lost,
 }
 
+/// What a cancellation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The task was not finished; now it is Failed.
+    Task,
+    /// It had ended before; its result is erased, unless it ended by an earlier cancellation.
+    Result,
+}
+
 /// A task as its owner may see it.
 pub enum Found {
     /// Queued or Running.
@@ -219,6 +233,9 @@ pub struct StoredResult {
     pub failure: Option<String>,
     pub reason: Option<String>,
     pub effect_unknown: bool,
+    pub sent_at: Option<Timestamp>,
+    pub bytes_sent: Option<u64>,
+    pub cause: Option<String>,
     pub error: Option<Sealed>,
 }
 

@@ -5,6 +5,7 @@
 //! own and never wait for the writer. A lock on the data directory keeps a second process out.
 
 mod apply;
+mod cancel;
 mod claim;
 mod inbox;
 mod open;
@@ -20,8 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use super::{
-    Accepted, AttemptEnd, AttemptRecord, ChunkKind, Cutoffs, DeliveryEnd, Lane, NewTask, Purged, Ready,
-    ReadyDelivery, Settled, StoreError,
+    Accepted, AttemptEnd, AttemptRecord, Cancelled, ChunkKind, Cutoffs, DeliveryEnd, Lane, NewTask, Purged,
+    Ready, ReadyDelivery, Settled, StoreError,
 };
 use crate::clock::Timestamp;
 use crate::id::{Seq, TaskIds};
@@ -97,12 +98,28 @@ impl Store {
         answer.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Writes that attempt `number` of an unsafe call is about to be sent.
+    /// Writes that attempt `number` of an unsafe call is about to be sent; `at` is the wall clock.
     ///
     /// # Errors
     /// The store cannot write now.
-    pub async fn started(&self, seq: Seq, lease: LeaseToken, number: u32) -> Result<Settled, StoreError> {
-        self.operate(|reply| Operation::Started { seq, lease, number, reply }).await
+    pub async fn started(
+        &self,
+        seq: Seq,
+        lease: LeaseToken,
+        number: u32,
+        at: Timestamp,
+    ) -> Result<Settled, StoreError> {
+        self.operate(|reply| Operation::Started { seq, lease, number, at, reply }).await
+    }
+
+    /// Ends a task that is not finished, whoever holds its lease, or erases the result of one that is.
+    /// What is owed to its receiver stays owed. `now` is the steady clock.
+    ///
+    /// # Errors
+    /// The store cannot write now.
+    pub async fn cancel(&self, seq: Seq, now: Timestamp) -> Result<Cancelled, StoreError> {
+        let settled = self.operate(|reply| Operation::Cancel { seq, now, reply }).await?;
+        Ok(if settled == Settled::Lost { Cancelled::Result } else { Cancelled::Task })
     }
 
     /// Writes how an attempt ended and gives the lease back. A final end erases the request.

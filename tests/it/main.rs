@@ -7,6 +7,7 @@ mod support;
 
 mod admin;
 mod bad_input;
+mod cancel;
 mod configuration;
 mod cors;
 mod crash;
@@ -22,4 +23,5 @@ mod routing;
 mod sandbox;
 mod submit;
 mod tidy;
+mod unsafe_calls;
 mod webhook;

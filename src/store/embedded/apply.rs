@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::cancel;
 use super::claim::new_lease;
 use super::inbox::Operation;
 use crate::clock::Timestamp;
@@ -23,6 +24,8 @@ pub(super) struct Effect {
     pub task_due: Option<(i64, Timestamp)>,
     pub delivery_due: Option<Timestamp>,
     pub finished: bool,
+    /// A lease that ended because its task was cancelled, with the lane's upstream id.
+    pub cancelled: Option<(i64, Seq, LeaseToken)>,
 }
 
 /// Whether the task's idempotency key is there already, written earlier or earlier in this transaction.
@@ -94,7 +97,8 @@ pub(super) fn operation(
     operation: &Operation,
 ) -> rusqlite::Result<(Settled, Effect)> {
     match operation {
-        Operation::Started { seq, lease, number, .. } => started(connection, *seq, *lease, *number),
+        Operation::Started { seq, lease, number, at, .. } => started(connection, *seq, *lease, *number, *at),
+        Operation::Cancel { seq, now, .. } => cancel::cancel(connection, *seq, *now),
         Operation::SettleAttempt { seq, lease, record, end, .. } => {
             settle_attempt(connection, *seq, *lease, record.as_ref(), end)
         }
@@ -129,10 +133,11 @@ fn started(
     seq: Seq,
     lease: LeaseToken,
     number: u32,
+    at: Timestamp,
 ) -> rusqlite::Result<(Settled, Effect)> {
     let changed = connection
-        .prepare_cached("UPDATE state SET started = ?3 WHERE seq = ?1 AND lease = ?2")?
-        .execute(params![seq.0, lease.as_i64(), number])?;
+        .prepare_cached("UPDATE state SET started = ?3, started_at = ?4 WHERE seq = ?1 AND lease = ?2")?
+        .execute(params![seq.0, lease.as_i64(), number, at.0])?;
     Ok(settled(changed, Effect::default()))
 }
 
@@ -189,7 +194,7 @@ fn settle_attempt(
 }
 
 /// The access token, the headers and the body are needed no more.
-fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
+pub(super) fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
     let chunks: Option<u32> = connection
         .prepare_cached("DELETE FROM request WHERE seq = ?1 RETURNING chunks")?
         .query_row([seq.0], |row| row.get(0))
@@ -200,7 +205,7 @@ fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn write_result(
+pub(super) fn write_result(
     connection: &Connection,
     seq: Seq,
     result: &NewResult,
@@ -209,8 +214,8 @@ fn write_result(
     connection
         .prepare_cached(
             "INSERT INTO result (seq, succeeded, finished_at, attempts, upstream_status, headers, body, chunks,
-                                 length, failure, reason, effect_unknown, error)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                                 length, failure, reason, effect_unknown, error, sent_at, bytes_sent, cause)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         )?
         .execute(params![
             seq.0,
@@ -226,6 +231,9 @@ fn write_result(
             result.failure.map(|failure| failure.reason.as_str()),
             result.failure.is_some_and(|failure| failure.effect_unknown),
             result.error.as_ref().map(Sealed::as_stored),
+            result.unanswered.map(|sent| sent.sent_at.0),
+            result.unanswered.and_then(|sent| i64::try_from(sent.bytes_sent?).ok()),
+            result.unanswered.map(|sent| sent.cause.as_str()),
         ])?;
     if earlier_attempts > 0 || result.staged > 0 {
         // An earlier attempt, or a body that was dropped, may have staged more than this result has.
@@ -237,7 +245,7 @@ fn write_result(
 }
 
 /// The delivery is owed from the same commit on as the result exists.
-fn announce_result(
+pub(super) fn announce_result(
     connection: &Connection,
     seq: Seq,
     result: &NewResult,

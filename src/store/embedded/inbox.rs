@@ -25,12 +25,13 @@ const ACCEPTS_MAX: usize = 8_192;
 /// Settles and the like. Their number is bounded by the work in flight; this only guards a defect.
 const OPERATIONS_MAX: usize = 65_536;
 
-/// A change under a lease.
+/// A change to a task or delivery that is there already.
 pub(super) enum Operation {
     Started {
         seq: Seq,
         lease: LeaseToken,
         number: u32,
+        at: Timestamp,
         reply: Reply<Settled>,
     },
     SettleAttempt {
@@ -64,6 +65,12 @@ pub(super) enum Operation {
         lease: LeaseToken,
         index: u32,
         data: Arc<Sealed>,
+        reply: Reply<Settled>,
+    },
+    /// Whoever holds the lease.
+    Cancel {
+        seq: Seq,
+        now: Timestamp,
         reply: Reply<Settled>,
     },
 }

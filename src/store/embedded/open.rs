@@ -106,6 +106,7 @@ impl Store {
                     name: name.clone(),
                     ready: Ready::new(options.ready_capacity, Arc::clone(&nudge)),
                     load: Arc::new(Load::default()),
+                    cancellations: Arc::default(),
                 })
             })
             .collect();

@@ -13,12 +13,27 @@ const ROWS_A_TASK: u64 = 40;
 
 pub(super) fn purge(connection: &Connection, purge: &Purge) -> rusqlite::Result<Purged> {
     let mut purged = Purged::default();
+    erased(connection, purge, &mut purged)?;
     results(connection, purge, &mut purged)?;
     if purged.rows + ROWS_A_TASK <= purge.rows {
         tasks(connection, purge, &mut purged)?;
     }
     keys(connection, purge, &mut purged)?;
     Ok(purged)
+}
+
+/// Results erased on demand whose delivery is no longer owed: nobody will ask for what is left of them.
+fn erased(connection: &Connection, purge: &Purge, purged: &mut Purged) -> rusqlite::Result<()> {
+    let removed = connection
+        .prepare_cached(
+            "DELETE FROM result WHERE seq IN
+               (SELECT seq FROM result WHERE erased = 1
+                  AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.seq = result.seq) LIMIT ?1)",
+        )?
+        .execute([sql_limit(purge.rows)])?;
+    purged.results = removed as u64;
+    purged.rows = purged.results;
+    Ok(())
 }
 
 /// Keys grow with acceptance and a task ends after it: no row from the cutoff on can be old enough.
@@ -31,7 +46,7 @@ fn results(connection: &Connection, purge: &Purge, purged: &mut Purged) -> rusql
     )?;
     let before = Seq::first_at(purge.before.results).0;
     let found: Vec<(i64, u32)> = select
-        .query_map(params![before, purge.before.results.0, sql_limit(purge.rows)], |row| {
+        .query_map(params![before, purge.before.results.0, sql_limit(purge.rows - purged.rows)], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?
         .collect::<Result<_, _>>()?;

@@ -20,6 +20,7 @@ use super::open::{NEVER, OpenOptions, Recovered};
 use super::retention;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
+use crate::id::Seq;
 use crate::lease::LeaseToken;
 use crate::store::{Accepted, Lane, Ready, ReadyDelivery, ReadyTask, Settled, StoreError};
 
@@ -76,6 +77,8 @@ struct Applied {
     due: Vec<Timestamp>,
     delivery_due: Timestamp,
     finished: u64,
+    /// Leases whose holders are to be told; the first number is the lane.
+    cancelled: Vec<(usize, Seq, LeaseToken)>,
 }
 
 impl Writer {
@@ -244,6 +247,7 @@ impl Writer {
             due: self.lanes.iter().map(|lane| lane.due).collect(),
             delivery_due: self.delivery_due,
             finished: 0,
+            cancelled: Vec::new(),
         };
         for operation in operations {
             let (settled, effect) = apply::operation(&tx, operation)?;
@@ -292,6 +296,9 @@ impl Writer {
         let new = applied.accepted.iter().filter(|(accepted, _)| *accepted == Accepted::New).count() as u64;
         self.unfinished = (self.unfinished + new).saturating_sub(applied.finished);
         self.full.store(self.unfinished >= self.max_queued_tasks, Ordering::Relaxed);
+        for (lane, seq, lease) in applied.cancelled {
+            self.lanes[lane].lane.cancellations.cancel(seq, lease);
+        }
         for (operation, settled) in batch.operations.into_iter().zip(applied.settled) {
             // Whoever asked may have gone; what was written stays true.
             let _ = reply_of(operation).send(Ok(settled));
@@ -305,6 +312,7 @@ impl Writer {
                     lease,
                     attempts: 0,
                     started: 0,
+                    started_at: Timestamp(0),
                     deadline: accept.task.deadline,
                     carried: accept.task.carried.take(),
                 });
@@ -357,6 +365,11 @@ fn note(applied: &mut Applied, lanes: &[WriterLane], effect: &Effect) {
     {
         applied.due[index] = applied.due[index].min(due_at);
     }
+    if let Some((upstream, seq, lease)) = effect.cancelled
+        && let Some(index) = lanes.iter().position(|lane| lane.upstream == upstream)
+    {
+        applied.cancelled.push((index, seq, lease));
+    }
     if let Some(due_at) = effect.delivery_due {
         applied.delivery_due = applied.delivery_due.min(due_at);
     }
@@ -395,6 +408,7 @@ fn reply_of(operation: Operation) -> super::inbox::Reply<Settled> {
         | Operation::SettleDelivery { reply, .. }
         | Operation::ReleaseTask { reply, .. }
         | Operation::ReleaseDelivery { reply, .. }
-        | Operation::StageChunk { reply, .. } => reply,
+        | Operation::StageChunk { reply, .. }
+        | Operation::Cancel { reply, .. } => reply,
     }
 }
