@@ -238,15 +238,12 @@ async fn a_cancellation_that_races_with_the_end_has_one_story() {
             node.admin("/livez").send().await;
         }
         let answer = delete(&node, &task).send().await;
-        let status = match answer.status {
-            200 => {
-                is_cancelled(&node, &task, &answer).await;
-                "Failed"
-            }
-            _ => {
-                is_erased(&node, &task, &answer).await;
-                "Succeeded"
-            }
+        let status = if answer.status == 200 {
+            is_cancelled(&node, &task, &answer).await;
+            "Failed"
+        } else {
+            is_erased(&node, &task, &answer).await;
+            "Succeeded"
         };
         stories.insert(status);
         let webhook = receiver.wait_for_task(&task.id, 1).await.remove(0).json();

@@ -7,6 +7,7 @@ mod support;
 
 mod admin;
 mod bad_input;
+mod call;
 mod cancel;
 mod configuration;
 mod cors;
@@ -14,6 +15,7 @@ mod crash;
 mod httpbin;
 mod identity;
 mod lifecycle;
+mod listen;
 mod proxy;
 mod repeat;
 mod results;
