@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex};
 use prometheus_client::metrics::histogram::Histogram;
 use rand::Rng;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use tokio_util::sync::CancellationToken;
 
 use super::inbox::Inbox;
 use super::reader::Readers;
-use super::writer::Writer;
+use super::writer::{self, Writer};
 use super::{Shared, Store};
 use crate::clock::{Clock, Timestamp};
 use crate::id::{Seq, TaskIds};
@@ -118,10 +119,13 @@ impl Store {
             Arc::clone(&full),
             options,
         );
+        let failed = CancellationToken::new();
+        let watched = (Arc::clone(&inbox), failed.clone());
         let thread = std::thread::Builder::new()
             .name(String::from("store-writer"))
             .spawn(move || {
-                writer.run();
+                let (inbox, failed) = watched;
+                writer::watch(&inbox, &failed, || writer.run());
                 drop(lock);
             })
             .map_err(|source| OpenError::DataDir { path: options.data_dir.clone(), source })?;
@@ -133,6 +137,7 @@ impl Store {
             running: Mutex::new(HashSet::new()),
             ids: TaskIds::after(recovered.last),
             full,
+            failed,
             writer: Mutex::new(Some(thread)),
         };
         Ok((Self { shared: Arc::new(shared) }, ring, fingerprint))
