@@ -273,6 +273,22 @@ async fn retention_removes_results_then_tasks_but_never_what_is_still_owed() {
 }
 
 #[tokio::test]
+async fn nothing_stays_of_an_answer_that_broke_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    opened.accept().await;
+    let task = opened.next().await;
+    for index in 1..3 {
+        let chunk = Sealed::from_stored(vec![0; 9]);
+        opened.store.stage_result_chunk(task.seq, task.lease, index, chunk).await.unwrap();
+    }
+    opened.finish(&task, Announce::Nobody).await;
+    for index in 1..3 {
+        assert!(opened.store.chunk(task.seq, ChunkKind::Result, index).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
 async fn one_retention_transaction_removes_no_more_rows_than_allowed() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());
