@@ -316,6 +316,18 @@ fn a_store_in_use_is_refused() {
     assert!(Store::open(&options(dir.path())).is_ok());
 }
 
+#[test]
+fn a_database_in_use_is_refused_whatever_the_data_directory() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let opened = open(dir.path());
+    std::fs::copy(dir.path().join("ringback.keys"), other.path().join("ringback.keys")).unwrap();
+    let database = Some(dir.path().join("ringback.db"));
+    let elsewhere = || OpenOptions { database: database.clone(), ..options(other.path()) };
+    assert!(matches!(Store::open(&elsewhere()), Err(OpenError::InUse(_))));
+    opened.store.close();
+    assert!(Store::open(&elsewhere()).is_ok());
+}
+
 /// Opens, expects a refusal, and checks that the database file was not touched.
 fn refused(dir: &Path) -> OpenError {
     let database = dir.join("ringback.db");
@@ -352,6 +364,11 @@ fn a_foreign_a_newer_and_a_damaged_file_are_refused_and_left_alone() {
     set("user_version = 99");
     assert!(matches!(refused(dir.path()), OpenError::Newer(_)));
     set("application_id = 7");
+    assert!(matches!(refused(dir.path()), OpenError::NotAStore(_)));
+    std::fs::remove_file(&database).unwrap();
+    let foreign = rusqlite::Connection::open(&database).unwrap();
+    foreign.execute_batch("CREATE TABLE somebody (elses INTEGER)").unwrap();
+    drop(foreign);
     assert!(matches!(refused(dir.path()), OpenError::NotAStore(_)));
     std::fs::write(&database, [7; 9000]).unwrap();
     assert!(matches!(refused(dir.path()), OpenError::Database { .. }));
