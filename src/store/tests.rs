@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::clock::Clock;
@@ -57,6 +59,8 @@ impl Opened {
             now,
             deadline: now.after(Duration::from_mins(1)),
             carried: None,
+            buffered: None,
+            accepted: Counter::default(),
         }
     }
 
@@ -123,6 +127,25 @@ async fn an_accepted_task_is_queued_for_its_owner_alone_and_handed_off() {
     assert!(matches!(opened.find(id).await, Some(Found::Waiting(Status::Running))));
     drop(running);
     assert!(matches!(opened.find(id).await, Some(Found::Waiting(Status::Queued))));
+}
+
+#[tokio::test]
+async fn a_task_whose_client_hung_up_is_written_counted_and_holds_its_memory_until_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    let (buffer, accepted) = (Arc::new(Semaphore::new(1)), Counter::default());
+    let held = Arc::clone(&buffer).try_acquire_owned().unwrap();
+    let task = NewTask { buffered: Some(held), accepted: accepted.clone(), ..opened.task() };
+    // Nobody else can write meanwhile.
+    let other = rusqlite::Connection::open(dir.path().join("ringback.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut client = Box::pin(opened.store.accept(task));
+    assert!(futures_util::poll!(&mut client).is_pending());
+    drop(client);
+    assert_eq!((buffer.available_permits(), accepted.get()), (0, 0));
+    other.execute_batch("ROLLBACK").unwrap();
+    let _all = buffer.acquire().await.unwrap();
+    assert_eq!(accepted.get(), 1);
 }
 
 #[tokio::test]

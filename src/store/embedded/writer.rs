@@ -305,6 +305,7 @@ impl Writer {
         }
         let mut ready = applied.claimed;
         for (mut accept, lease) in batch.accepts.into_iter().zip(applied.leases) {
+            accept.task.accepted.inc();
             let _ = accept.reply.send(Ok(()));
             if let Some(lease) = lease {
                 ready[accept.task.lane.0].push(ReadyTask {
