@@ -149,6 +149,24 @@ async fn a_task_whose_client_hung_up_is_written_counted_and_holds_its_memory_unt
 }
 
 #[tokio::test]
+async fn a_store_that_cannot_write_says_so_although_the_workers_are_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    let _in_flight = opened.store.lanes()[0].load.in_flight();
+    opened.accept().await;
+    opened.accept().await;
+    let other = rusqlite::Connection::open(dir.path().join("ringback.db")).unwrap();
+    other.execute_batch("ALTER TABLE state RENAME TO gone").unwrap();
+    let task = opened.next().await;
+    assert!(opened.store.started(task.seq, task.lease, 1).await.is_err());
+    opened.store.lanes()[0].ready.push_all(vec![task]);
+    assert!(matches!(opened.store.accept(opened.task()).await, Err(StoreError::Unavailable)));
+    other.execute_batch("ALTER TABLE gone RENAME TO state").unwrap();
+    opened.store.lanes()[0].ready.take_all();
+    opened.accept().await;
+}
+
+#[tokio::test]
 async fn tasks_beyond_the_ready_queue_rest_and_are_claimed_in_due_order() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());

@@ -171,7 +171,8 @@ impl Writer {
         let operations: Vec<_> = waiting.operations.drain(..count).collect();
         let mut batch = Batch { operations, accepts: Vec::new(), purge: waiting.purge.take() };
         let mut held_back = false;
-        let serving = waiting.phase == Phase::Serving;
+        // Holding calls back waits for settles; where none can be written, a refusal now is the answer.
+        let may_hold_back = waiting.phase == Phase::Serving && self.failing_until.is_none();
         for (lane, queue) in self.lanes.iter_mut().zip(&mut waiting.accepts) {
             let (in_flight, outside) = lane.lane.load.sample();
             lane.share.sample(now, in_flight, outside);
@@ -185,7 +186,7 @@ impl Writer {
                 backlog: lane.due <= now,
                 settles: batch.operations.len(),
             };
-            let allowed = if serving { accepts_allowed(situation) } else { usize::MAX };
+            let allowed = if may_hold_back { accepts_allowed(situation) } else { usize::MAX };
             let free = BATCH_MAX.saturating_sub(batch.operations.len() + batch.accepts.len()).max(1);
             let count = queue.len().min(allowed).min(free);
             batch.accepts.extend(queue.drain(..count));
