@@ -83,13 +83,18 @@ pub struct Extra {
     pub serve: Box<dyn FnOnce(tokio::net::TcpListener, Stop) -> Serving + Send>,
 }
 
-/// Runs a node until it is told to stop by SIGTERM or SIGINT.
+/// Runs a node until it is told to stop by SIGTERM or SIGINT. Calls `ready` once everything serves.
 ///
 /// # Errors
 /// It cannot start. A drain that did not finish is not an error.
-pub fn run(config: Config, listeners: Listeners, extras: Vec<Extra>) -> Result<(), StartError> {
+pub fn run(
+    config: Config,
+    listeners: Listeners,
+    extras: Vec<Extra>,
+    ready: impl FnOnce(),
+) -> Result<(), StartError> {
     let runtime = runtime(config.server.threads).map_err(StartError::Runtime)?;
-    let ended = runtime.block_on(serve(config, listeners, extras));
+    let ended = runtime.block_on(serve(config, listeners, extras, ready));
     // Whatever still runs was given its time.
     runtime.shutdown_background();
     ended
@@ -110,7 +115,12 @@ fn runtime(threads: usize) -> io::Result<Runtime> {
     }
 }
 
-async fn serve(config: Config, listeners: Listeners, extras: Vec<Extra>) -> Result<(), StartError> {
+async fn serve(
+    config: Config,
+    listeners: Listeners,
+    extras: Vec<Extra>,
+    ready: impl FnOnce(),
+) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(StartError::Runtime)?;
     let node = Node::open(&config)?;
     let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
@@ -145,6 +155,7 @@ async fn serve(config: Config, listeners: Listeners, extras: Vec<Extra>) -> Resu
     readiness.one_serves();
     connections.close();
     servers.close();
+    ready();
 
     signals.next().await;
     tracing::info!("stopping: finishing what is held");

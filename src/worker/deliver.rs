@@ -113,7 +113,7 @@ async fn settle(workshop: &Workshop, delivery: &ReadyDelivery, outcome: Delivery
     let now = workshop.clock.steady();
     let decision =
         delivery::decide(number, delivered, &workshop.delivery_backoff, now, rand::random::<f64>());
-    let (end, outcome_is) = act_on(workshop, decision, outcome, number, now);
+    let (end, outcome_is) = act_on(workshop, decision, outcome, number, now, status);
     let record =
         AttemptRecord { number, ended_at: workshop.clock.wall(), took_ms, outcome: outcome_is, status };
     insist(|| workshop.store.settle_delivery(delivery.seq, delivery.lease, record, end)).await;
@@ -126,6 +126,7 @@ fn act_on(
     outcome: DeliveryOutcome,
     number: u32,
     now: Timestamp,
+    status: Option<u16>,
 ) -> (DeliveryEnd, Outcome) {
     let metrics = &workshop.delivery_metrics;
     let why = match outcome {
@@ -139,12 +140,23 @@ fn act_on(
         }
         DeliveryDecision::Retry { due_at } => {
             metrics.retried.inc();
-            tracing::debug!(why, attempt = number, retry_in_ms = due_at.0 - now.0, "webhook not delivered");
+            tracing::debug!(
+                why,
+                status,
+                attempt = number,
+                retry_in_ms = due_at.0 - now.0,
+                "webhook not delivered"
+            );
             (DeliveryEnd::Retry { due_at }, Outcome::Transient)
         }
         DeliveryDecision::GiveUp => {
             metrics.given_up.inc();
-            tracing::warn!(why, attempts = number, "webhook given up; the result can still be fetched");
+            tracing::warn!(
+                why,
+                status,
+                attempts = number,
+                "webhook given up; the result can still be fetched"
+            );
             (DeliveryEnd::GivenUp, Outcome::Fatal)
         }
     }
