@@ -24,7 +24,6 @@ pub struct Ask {
     /// With our own parameters.
     pub address: Address,
     pub headers: HeaderMap,
-    pub token: Option<HeaderValue>,
     pub body: Option<Bytes>,
 }
 
@@ -38,8 +37,8 @@ impl Ask {
         webhook_uri: Option<&str>,
     ) -> Result<Self, CommandError> {
         let mut headers = headers(typed)?;
-        if let Some(token) = &token {
-            headers.insert(header::AUTHORIZATION, token.clone());
+        if let Some(token) = token {
+            headers.insert(header::AUTHORIZATION, token);
         }
         if let Some(body) = &body {
             headers.insert(header::CONTENT_LENGTH, body.len().into());
@@ -48,8 +47,19 @@ impl Ask {
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             }
         }
-        let token = token.or_else(|| headers.get(header::AUTHORIZATION).cloned());
-        Ok(Self { method, address: asynchronous(address, webhook_uri), headers, token, body })
+        Ok(Self { method, address: asynchronous(address, webhook_uri), headers, body })
+    }
+
+    /// The headers to ask for the result with: whichever says who the caller is, and nothing that is
+    /// about the call itself.
+    pub fn results_headers(&self) -> HeaderMap {
+        let is_about_the_call = |name: &str| {
+            name.starts_with("content-")
+                || name.starts_with("if-")
+                || ["accept", "idempotency-key", "prefer", "range"].contains(&name)
+        };
+        let kept = self.headers.iter().filter(|(name, _)| !is_about_the_call(name.as_str()));
+        kept.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 }
 
@@ -154,6 +164,15 @@ mod tests {
             (&"k".parse().unwrap(), &"a=b".parse().unwrap())
         );
         assert_eq!(ask.headers["x-tag"], "one");
+        assert_eq!(ask.results_headers()["x-key"], "k", "whichever header says who the caller is");
+    }
+
+    #[test]
+    fn the_result_is_asked_for_without_what_is_about_the_call() {
+        let typed = ["Accept: text/csv", "Range: bytes=0-1", "If-None-Match: *", "Idempotency-Key: k"];
+        let ask = ask("http://a/", &typed, Some("{}")).unwrap();
+        let headers = ask.results_headers();
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["authorization"]);
     }
 
     #[test]
