@@ -67,6 +67,10 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
     {
         return None;
     }
+    // Writing that it starts may have waited for the disk.
+    if workshop.clock.steady() >= task.deadline {
+        return end(workshop, bench, task, &facts, Ended::unattempted(deadline_passed())).await;
+    }
     let began = Instant::now();
     // Until the end is written: who reads `Queued` may rely on the attempt being settled.
     let _running = store.running(task.seq);
