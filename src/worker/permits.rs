@@ -146,16 +146,16 @@ mod tests {
     fn ask(waiting: i64, hold: i64, from: i64, to: i64) -> Asked {
         let permits = DeliveryPermits::new(1_000, 64);
         let mut due: BinaryHeap<_> = (0..waiting).map(|number| Reverse((0, number))).collect();
-        let mut held = VecDeque::new();
+        let mut taken = VecDeque::new();
         let mut asked = Asked::default();
         while let Some(Reverse((now, number))) = due.pop().filter(|Reverse((now, _))| *now < to) {
-            while held.front().is_some_and(|(until, _)| *until <= now) {
-                held.pop_front();
+            while taken.front().is_some_and(|(until, _)| *until <= now) {
+                taken.pop_front();
             }
             let counted = u64::from(now >= from);
             match permits.try_host("host:443", Timestamp(now)) {
                 Ok(place) => {
-                    held.push_back((now + hold, place));
+                    taken.push_back((now + hold, place));
                     asked.let_in += counted;
                     asked.last_let_in = now;
                 }
