@@ -21,9 +21,6 @@ use crate::store::{AttemptRecord, DeliveryEnd, ReadyDelivery, TaskFacts};
 use crate::task::FinalStatus;
 use crate::webhook::{DeliveryFailure, DeliveryOutcome, Message};
 
-/// A delivery that found no place at its host comes back after this, give or take a half.
-const NO_PLACE_PAUSE: Duration = Duration::from_millis(500);
-
 /// A delivery of an upstream that is not configured now comes back after this.
 const UNCONFIGURED_PAUSE: Duration = Duration::from_mins(1);
 
@@ -53,7 +50,7 @@ impl Reserved {
         // A URI that today's rules refuse takes the slow path, where the refusal is written down.
         let uri = WebhookUri::parse(facts.webhook_uri.as_ref()?.expose(), &workshop.rules).ok()?;
         let any = workshop.delivery_permits.try_any_host()?;
-        let host = workshop.delivery_permits.try_host(&uri.host_key())?;
+        let host = workshop.delivery_permits.try_host(&uri.host_key()).ok()?;
         let message = message(workshop, bench, facts, said);
         Some(Self { uri, message, _any: any, _host: host })
     }
@@ -71,8 +68,9 @@ pub(super) async fn first_try(workshop: &Workshop, delivery: FirstTry) {
 pub(super) async fn later_try(workshop: &Workshop, delivery: &ReadyDelivery) {
     match load(workshop, delivery.seq).await {
         Ok(Loaded::Ready { uri, message }) => match workshop.delivery_permits.try_host(&uri.host_key()) {
-            Some(_place) => try_once(workshop, delivery, &uri, &message).await,
-            None => release(workshop, delivery, NO_PLACE_PAUSE.mul_f64(0.5 + rand::random::<f64>())).await,
+            Ok(_place) => try_once(workshop, delivery, &uri, &message).await,
+            // Spread, so that those turned away together do not come back together.
+            Err(pause) => release(workshop, delivery, pause.mul_f64(0.5 + rand::random::<f64>())).await,
         },
         Ok(Loaded::Refused) => {
             let outcome = DeliveryOutcome::Failed { why: DeliveryFailure::AddressDenied("uri") };
