@@ -1,0 +1,1 @@
+//! The kills and the reckoning.
