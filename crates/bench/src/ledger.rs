@@ -1,5 +1,6 @@
 //! What happened to each call, by the number it carries in its path and in its webhook URI.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -20,6 +21,27 @@ pub struct Entry {
     /// Webhook tries that were answered 2xx, and all of them.
     pub delivered: u32,
     pub tries: u32,
+    /// Webhooks disagreed about how the task ended, or about its id.
+    pub contradicted: bool,
+    /// The node's lives in which the upstream was called, and the receiver.
+    pub called_in: Lives,
+    pub tried_in: Lives,
+}
+
+/// From the first life of a node in which something happened to the last.
+#[derive(Clone, Copy, Default)]
+pub struct Lives(Option<(u32, u32)>);
+
+impl Lives {
+    fn note(&mut self, life: u32) {
+        self.0 = Some(self.0.map_or((life, life), |(first, _)| (first, life)));
+    }
+
+    /// Deaths in between, each of which may have made one try forgotten.
+    #[must_use]
+    pub fn deaths(self) -> u32 {
+        self.0.map_or(0, |(first, last)| last - first)
+    }
 }
 
 /// Sums, kept along the way.
@@ -36,6 +58,7 @@ pub struct Sums {
 /// Shared by generator and peers.
 pub struct Ledger {
     start: Instant,
+    life: AtomicU32,
     book: Mutex<Book>,
 }
 
@@ -47,7 +70,7 @@ struct Book {
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { start: Instant::now(), book: Mutex::default() }
+        Self { start: Instant::now(), life: AtomicU32::new(0), book: Mutex::default() }
     }
 }
 
@@ -79,34 +102,53 @@ impl Ledger {
         }
     }
 
+    /// The node begins another life.
+    pub fn next_life(&self) {
+        self.life.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Says how often the upstream was called with it, this time included.
     pub fn upstream_called(&self, number: usize) -> u32 {
+        let life = self.life.load(Ordering::Relaxed);
         let mut book = self.lock();
         let Some(entry) = book.entries.get_mut(number) else { return 0 };
         entry.upstream_calls += 1;
+        entry.called_in.note(life);
         let calls = entry.upstream_calls;
         book.sums.called += u64::from(calls == 1);
         calls
     }
 
-    /// A webhook try that will be answered 2xx if `taken`.
-    pub fn announced(&self, number: usize, task: Option<Uuid>, succeeded: bool, taken: bool) {
+    /// A webhook try, answered 2xx if `takes` says so of its number among the tries, which is returned.
+    pub fn announced(
+        &self,
+        number: usize,
+        task: Option<Uuid>,
+        succeeded: bool,
+        takes: impl FnOnce(u32) -> bool,
+    ) -> u32 {
         let now = self.now();
         let mut book = self.lock();
-        let Some(entry) = book.entries.get_mut(number) else { return };
+        let Some(entry) = book.entries.get_mut(number) else { return 0 };
+        entry.tried_in.note(self.life.load(Ordering::Relaxed));
+        if entry.tries > 0 && (entry.announced, entry.succeeded) != (task, succeeded) {
+            entry.contradicted = true;
+        }
         entry.tries += 1;
         entry.announced = task;
         entry.succeeded = succeeded;
         if entry.announced_at == 0 {
             entry.announced_at = now;
         }
-        if taken {
+        let tries = entry.tries;
+        if takes(tries) {
             entry.delivered += 1;
             let first = entry.delivered == 1;
             let early = entry.task.is_none();
             book.sums.announced += u64::from(first);
             book.sums.early += u64::from(first && early);
         }
+        tries
     }
 
     #[must_use]
@@ -174,9 +216,9 @@ mod tests {
         let number = ledger.call();
         ledger.accepted(number, Uuid::from_u128(1));
         assert_eq!(ledger.owed(), 1);
-        ledger.announced(number, Some(Uuid::from_u128(1)), true, false);
+        ledger.announced(number, Some(Uuid::from_u128(1)), true, |_| false);
         assert_eq!((ledger.owed(), ledger.account(0).lost), (1, 1));
-        ledger.announced(number, Some(Uuid::from_u128(1)), true, true);
+        ledger.announced(number, Some(Uuid::from_u128(1)), true, |_| true);
         assert_eq!((ledger.owed(), ledger.account(0).lost), (0, 0));
     }
 
@@ -184,7 +226,7 @@ mod tests {
     fn a_webhook_that_overtakes_its_202_hides_no_other_task() {
         let ledger = Ledger::default();
         let (early, other) = (ledger.call(), ledger.call());
-        ledger.announced(early, Some(Uuid::from_u128(1)), true, true);
+        ledger.announced(early, Some(Uuid::from_u128(1)), true, |_| true);
         ledger.accepted(other, Uuid::from_u128(2));
         assert_eq!(ledger.owed(), 1);
         ledger.accepted(early, Uuid::from_u128(1));
@@ -196,7 +238,7 @@ mod tests {
         let ledger = Ledger::default();
         let number = ledger.call();
         ledger.accepted(number, Uuid::from_u128(1));
-        ledger.announced(number, Some(Uuid::from_u128(2)), true, true);
+        ledger.announced(number, Some(Uuid::from_u128(2)), true, |_| true);
         assert_eq!(ledger.account(0).mixed_up, 1);
     }
 }

@@ -165,7 +165,7 @@ impl Shared {
         Some(due)
     }
 
-    fn note(&self, due: Instant, outcome: Outcome) {
+    fn note(&self, due: Instant, outcome: &Outcome) {
         let now = Instant::now();
         if now < self.from || now >= self.to {
             return;
@@ -183,6 +183,14 @@ impl Shared {
     }
 }
 
+/// The call that asks for a result, under the same token.
+#[must_use]
+pub fn read_result(task: &str) -> Vec<u8> {
+    let token = "t".repeat(TOKEN_BYTES);
+    format!("GET /bench/results/{task} HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {token}\r\n\r\n")
+        .into_bytes()
+}
+
 enum Outcome {
     Accepted,
     Refused,
@@ -198,12 +206,12 @@ async fn connection(mut wire: Wire, shared: Rc<Shared>) {
         match outcome {
             Ok(Ok((202, Some(task)))) => {
                 shared.ledger.accepted(number, task);
-                shared.note(due, Outcome::Accepted);
+                shared.note(due, &Outcome::Accepted);
             }
-            Ok(Ok((503 | 429, _))) => shared.note(due, Outcome::Refused),
-            Ok(Ok(_)) => shared.note(due, Outcome::Wrong),
+            Ok(Ok((503 | 429, _))) => shared.note(due, &Outcome::Refused),
+            Ok(Ok(_)) => shared.note(due, &Outcome::Wrong),
             Ok(Err(_)) | Err(_) => {
-                shared.note(due, Outcome::Wrong);
+                shared.note(due, &Outcome::Wrong);
                 let Ok(stream) = TcpStream::connect(shared.target.server).await else { return };
                 wire = Wire::new(stream);
             }
@@ -211,7 +219,7 @@ async fn connection(mut wire: Wire, shared: Rc<Shared>) {
     }
 }
 
-/// The status, and the id of the task where the answer is a whole 202.
+/// Sends a call and reads its answer: the status, and the id of the task where the answer is a whole 202.
 ///
 /// # Errors
 /// The connection broke.

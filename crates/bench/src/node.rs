@@ -12,7 +12,7 @@ use crate::usage::Usage;
 use crate::wire::text_of;
 
 /// A node with a million tasks queued still starts within this.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// A node that is not running.
 pub struct Setup {

@@ -17,6 +17,9 @@ use crate::wire::{Call, Wire, text_of};
 /// As large as an account statement's first page.
 const ANSWER_BYTES: usize = 2048;
 
+/// After so many tries of one task its peers behave: every task can end well.
+const TROUBLE_MAX: u32 = 3;
+
 /// How long the upstream takes to answer, and how unreliable both peers are. Can change at any time.
 #[derive(Default)]
 pub struct Manners {
@@ -113,8 +116,14 @@ impl Peers {
     }
 }
 
+/// What the upstream says when all is well.
+#[must_use]
+pub fn answer_body() -> String {
+    format!("{{\"filler\":\"{}\"}}", "x".repeat(ANSWER_BYTES - 13))
+}
+
 fn answer() -> Vec<u8> {
-    let body = format!("{{\"filler\":\"{}\"}}", "x".repeat(ANSWER_BYTES - 13));
+    let body = answer_body();
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -156,10 +165,14 @@ impl Server {
 
     fn verdict(&self, call: &Call<'_>) -> Verdict {
         let Some(number) = call.number else { return Verdict::Unavailable };
-        let verdict = self.trouble();
+        let mut verdict = self.trouble();
         match self.role {
             Role::Upstream => {
-                self.ledger.upstream_called(number);
+                let calls = self.ledger.upstream_called(number);
+                // 503 would allow another call of an unsafe one; here none may come.
+                if calls > TROUBLE_MAX || call.is_post && matches!(verdict, Verdict::Unavailable) {
+                    verdict = Verdict::Well;
+                }
                 let first = &self.manners.first_call;
                 if first.load(Ordering::Relaxed) == 0 {
                     first.store(self.ledger.now(), Ordering::Relaxed);
@@ -169,7 +182,12 @@ impl Server {
                 let task = text_of(call.body, "task_id").and_then(|id| Uuid::try_parse(id).ok());
                 let task = task.filter(|_| text_of(call.body, "task_id") == call.webhook_id);
                 let succeeded = text_of(call.body, "status") == Some("Succeeded");
-                self.ledger.announced(number, task, succeeded, matches!(verdict, Verdict::Well));
+                let tries = self.ledger.announced(number, task, succeeded, |tries| {
+                    tries > TROUBLE_MAX || matches!(verdict, Verdict::Well)
+                });
+                if tries > TROUBLE_MAX {
+                    verdict = Verdict::Well;
+                }
             }
         }
         verdict

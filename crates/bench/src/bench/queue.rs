@@ -69,7 +69,7 @@ impl Bench {
         let mut section = Section::new("restart");
         let listening = self.ledger.now() - killed_at;
         let start = Instant::now();
-        while self.peers.manners.first_call().is_none() && start.elapsed() < Duration::from_secs(60) {
+        while self.peers.manners.first_call().is_none() && start.elapsed() < Duration::from_mins(1) {
             std::thread::sleep(Duration::from_millis(1));
         }
         let first = self.peers.manners.first_call().map_or(NEVER, |at| Duration::from_micros(at - killed_at));
