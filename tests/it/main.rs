@@ -11,6 +11,7 @@ mod configuration;
 mod cors;
 mod crash;
 mod crash_suite;
+mod documents;
 mod httpbin;
 mod identity;
 mod lifecycle;
