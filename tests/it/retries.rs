@@ -236,11 +236,11 @@ async fn an_upstream_that_honours_keys_gets_unsafe_calls_with_a_key_again() {
         assert_eq!(upstream.calls_of(&path(name)).len(), 1, "{name}");
 
         upstream.script(&path(name), [Reply::new(500), Reply::ok("done")]);
-        let with = node.submit(call().header("idempotency-key", "k1")).await;
+        let with = node.submit(call().header("idempotency-key", name)).await;
         assert_eq!(node.finished(&with).await.header("ringback-status"), Some("Succeeded"), "{name}");
         let calls = upstream.calls_of(&path(name));
         assert_eq!(calls.len(), 3, "{name}");
-        assert!(calls[1..].iter().all(|call| call.header("idempotency-key") == Some("k1")));
+        assert!(calls[1..].iter().all(|call| call.header("idempotency-key") == Some(name)));
     }
 }
 

@@ -29,7 +29,10 @@ use crate::store::{Lane, Load, Ready};
 /// Marks a SQLite file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x5267_426B;
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/embedded/0001_initial.sql")];
+pub(super) const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/embedded/0001_initial.sql"),
+    include_str!("../../../migrations/embedded/0002_repeat_and_cancel.sql"),
+];
 
 /// Proves that the key file fits the store.
 const KEY_CHECK: &[u8] = b"ringback key check";
@@ -111,6 +114,7 @@ impl Store {
                     name: name.clone(),
                     ready: Ready::new(options.ready_capacity, Arc::clone(&nudge)),
                     load: Arc::new(Load::default()),
+                    cancellations: Arc::default(),
                 })
             })
             .collect();
