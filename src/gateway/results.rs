@@ -58,7 +58,11 @@ pub async fn results(
     below: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response<GatewayBody>, Refusal> {
-    let mut response = match answer(gateway, route, method, id, below, headers).await {
+    let answered = answer(gateway, route, method, id, below, headers).await;
+    if let Err(refusal) = &answered {
+        gateway.metrics.refused(refusal.code());
+    }
+    let mut response = match answered {
         Ok(response) => response,
         Err(refusal @ Refusal::ResultsExpired) => {
             let mut response = own(refusal.into_response());

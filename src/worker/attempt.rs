@@ -72,6 +72,10 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
     {
         return None;
     }
+    // Writing that it starts may have waited for the disk.
+    if workshop.clock.steady() >= task.deadline {
+        return end(workshop, bench, task, &facts, Ended::unattempted(deadline_passed())).await;
+    }
     let body = request::body(workshop, task.seq, facts.id, body, chunks);
     let (body, bytes_sent) = request::counted(body, safety);
     let began = Instant::now();

@@ -12,6 +12,7 @@ mod cancel;
 mod configuration;
 mod cors;
 mod crash;
+mod crash_suite;
 mod documents;
 mod httpbin;
 mod identity;

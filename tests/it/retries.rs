@@ -396,6 +396,28 @@ async fn the_upstreams_own_error_is_passed_on() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_hangs_holds_up_neither_its_callers_nor_another_upstream() {
+    let (hanging, prompt) = (Upstream::start().await, Upstream::start().await);
+    let gate = Gate::closed();
+    hanging.always([Reply::ok("late").behind(&gate)]);
+    let setup = Setup::new(&hanging).set("upstreams.0.concurrency", 1);
+    let node = setup.add_upstream("other", "/other", &prompt.uri("/")).start().await;
+    // More than are ever taken out of the store at once.
+    let mut tasks = Vec::new();
+    for number in 0..700 {
+        tasks.push(node.submit(node.get(&format!("/{number}?async=true"))).await);
+    }
+    let other = node.submit(node.call(Method::GET, "/other/x?async=true")).await;
+    node.finished(&other).await;
+    assert_eq!(hanging.peak(), 1);
+    gate.open();
+    for task in &tasks {
+        node.finished(task).await;
+    }
+    assert_eq!(hanging.calls().len(), 700);
+}
+
+#[tokio::test]
 async fn no_more_attempts_are_in_flight_than_the_upstream_may_get() {
     let upstream = Upstream::start().await;
     let gate = Gate::closed();

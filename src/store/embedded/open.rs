@@ -71,6 +71,8 @@ pub enum OpenError {
     NotAStore(PathBuf),
     #[error("the store {0} was written by a newer version; run that version")]
     Newer(PathBuf),
+    #[error("cannot lock the store {path}: {source}")]
+    Lock { path: PathBuf, source: io::Error },
     #[error("cannot open the store {path}: {source}")]
     Database { path: PathBuf, source: rusqlite::Error },
 }
@@ -89,7 +91,7 @@ impl Store {
 
         let database_error = |source| OpenError::Database { path: path.clone(), source };
         let database_lock = lock(&beside(&path, ".lock"))
-            .map_err(|source| OpenError::DataDir { path: path.clone(), source })?
+            .map_err(|source| OpenError::Lock { path: path.clone(), source })?
             .ok_or_else(|| OpenError::InUse(path.clone()))?;
         let mut connection = connect(&path).map_err(database_error)?;
         // Before anything that could change a file of somebody else.
