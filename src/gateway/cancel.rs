@@ -11,10 +11,12 @@ use super::refusal::Refusal;
 use super::results::{failed, insert};
 use super::{Gateway, GatewayBody, Route};
 use crate::client::empty_body;
+use crate::clock::Timestamp;
 use crate::id::TaskId;
 use crate::outcome::FailureCode;
-use crate::store::{Cancelled, Found, StoredResult};
+use crate::store::{Cancelled, Found, Store, StoreError, StoredResult};
 use crate::task::FinalStatus;
+use crate::telemetry::metrics::UpstreamMetrics;
 
 /// Answers for a task that the caller owns; `found` is how it was a moment ago.
 ///
@@ -33,20 +35,26 @@ pub(super) async fn cancel(
         Found::Finished(result) if is_cancelled(&result) => return failed(gateway, id, *result),
         Found::Finished(_) | Found::Waiting(_) => {}
     }
-    let cancelled = gateway.store.cancel(id.seq(), gateway.clock.steady()).await.map_err(unavailable)?;
-    match cancelled {
-        Cancelled::Task => {
-            route.metrics.finished(FinalStatus::Failed).inc();
-            tracing::info!(task = %id, upstream = route.config.name, "cancelled");
-        }
-        Cancelled::Result => tracing::info!(task = %id, upstream = route.config.name, "result erased"),
-    }
+    // Counted also when the caller goes away meanwhile: what was asked for is written all the same.
+    let ended = tokio::spawn(end(gateway.store.clone(), gateway.clock.steady(), id, route.metrics.clone()));
+    ended.await.map_err(|_| Refusal::Internal)?.map_err(unavailable)?;
     // What is written now is the story, whoever wrote it.
     match gateway.store.find(Some(id), &route.config.name, credentials_id).await.map_err(unavailable)? {
         Some(Found::Finished(result)) => failed(gateway, id, *result),
         Some(Found::Expired) | None => Ok(erased(id)),
         Some(Found::Waiting(_)) => Err(Refusal::Internal),
     }
+}
+
+async fn end(store: Store, now: Timestamp, id: TaskId, metrics: UpstreamMetrics) -> Result<(), StoreError> {
+    match store.cancel(id.seq(), now).await? {
+        Cancelled::Task => {
+            metrics.finished(FinalStatus::Failed).inc();
+            tracing::info!(task = %id, "cancelled");
+        }
+        Cancelled::Result => tracing::info!(task = %id, "result erased"),
+    }
+    Ok(())
 }
 
 fn is_cancelled(result: &StoredResult) -> bool {

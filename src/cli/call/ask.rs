@@ -6,14 +6,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 
 use super::CallError;
 use crate::cli::CommandError;
-use crate::cli::remote::{Address, RemoteError, file_error};
-
-/// Unreserved characters (RFC 3986, 2.3) stay as they are.
-const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use crate::cli::remote::{Address, RemoteError, file_error, query_value};
 
 /// Headers that hold credentials.
 const EXPOSED: [HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
@@ -73,7 +70,7 @@ fn asynchronous(address: &Address, webhook_uri: Option<&str>) -> Address {
     };
     let mut address = if has("async") { address.clone() } else { address.with_query("async=true") };
     if let Some(uri) = webhook_uri {
-        address = address.with_query(&format!("webhook_uri={}", utf8_percent_encode(uri, &ENCODED)));
+        address = address.with_query(&format!("webhook_uri={}", query_value(uri)));
     }
     address
 }
