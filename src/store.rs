@@ -20,7 +20,7 @@ use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
 use crate::outcome::{Failure, Outcome};
 use crate::seal::Sealed;
-use crate::task::{FinalStatus, Status};
+use crate::task::{FinalStatus, Progress};
 
 pub use embedded::{OpenError, OpenOptions, RunningGuard, Store};
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
@@ -182,7 +182,7 @@ pub enum Settled {
 /// A task as its owner may see it.
 pub enum Found {
     /// Queued or Running.
-    Waiting(Status),
+    Waiting(Progress),
     Finished(Box<StoredResult>),
     /// Final, and its result is no longer kept.
     Expired,
