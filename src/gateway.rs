@@ -100,7 +100,7 @@ pub struct Gateway {
     pub clock: Clock,
     pub rules: Arc<Rules>,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
-    pub buffer: Semaphore,
+    pub buffer: Arc<Semaphore>,
     pub metrics: Arc<Metrics>,
     pub watches: Arc<Watches>,
 }

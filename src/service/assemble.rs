@@ -107,7 +107,7 @@ impl Node {
             ring,
             clock,
             rules,
-            buffer: Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes)),
+            buffer: Arc::new(Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes))),
             metrics: Arc::clone(&metrics),
             watches,
         };

@@ -68,7 +68,8 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
         return None;
     }
     let began = Instant::now();
-    let running = store.running(task.seq);
+    // Until the end is written: who reads `Queued` may rely on the attempt being settled.
+    let running = store.running(task.seq, number);
     workshop.watches.tell(task.seq, Progress::running(number));
     let exchanged = {
         let _outside = bench.lane.load.outside();
@@ -93,7 +94,6 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
             },
         }
     };
-    drop(running);
     let (exchange, taken) = match exchanged {
         Ok(taken) => (taken.exchange, Some(taken)),
         Err(exchange) => (exchange, None),
@@ -123,6 +123,8 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
             let end = Arc::new(AttemptEnd::Retry { due_at });
             let settled =
                 insist(|| store.settle_attempt(task.seq, task.lease, Some(record), Arc::clone(&end))).await;
+            // Whoever comes after the change is told must not read the status before it.
+            drop(running);
             if settled != Settled::Lost {
                 workshop.watches.tell(task.seq, Progress::queued(number, due_at));
             }

@@ -10,6 +10,7 @@ mod bad_input;
 mod configuration;
 mod cors;
 mod crash;
+mod documents;
 mod httpbin;
 mod identity;
 mod lifecycle;

@@ -57,10 +57,10 @@ impl Store {
         Ok(row.map(|(waits, result)| match (result, waits) {
             (Some(result), _) => Found::Finished(Box::new(result)),
             (None, None) => Found::Expired,
-            (None, Some((attempts, _))) if self.is_running(Seq(seq)) => {
-                Found::Waiting(Progress::running(attempts + 1))
-            }
-            (None, Some((attempts, due_at))) => Found::Waiting(Progress::queued(attempts, due_at)),
+            (None, Some((attempts, due_at))) => Found::Waiting(match self.running_attempt(Seq(seq)) {
+                Some(number) => Progress::running(number),
+                None => Progress::queued(attempts, due_at),
+            }),
         }))
     }
 
