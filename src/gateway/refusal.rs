@@ -10,6 +10,7 @@ use http_body_util::Full;
 use serde_json::{Map, Value, json};
 
 use super::accept;
+use super::answer::vary_by;
 
 /// Why a call was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,7 +132,7 @@ impl Refusal {
             Form::Json => self.into_response(),
             Form::Problem => self.into_problem(),
         };
-        response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
+        vary_by(response.headers_mut(), "Accept");
         response
     }
 

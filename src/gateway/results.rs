@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{STATUS, TASK, UPSTREAM_STATUS, json_body};
+use super::answer::{STATUS, TASK, UPSTREAM_STATUS, json_body, vary_by};
 use super::prefer::Preferences;
 use super::refusal::{Form, Refusal};
 use super::submit::{Waiting, identify};
@@ -76,11 +76,9 @@ pub async fn results(gateway: &Gateway, route: &Route, call: ResultsCall<'_>) ->
     if response.extensions().get::<Replayed>().is_none() {
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        headers.append(header::VARY, HeaderValue::from_static("Authorization"));
-        if !route.config.identity.header.eq_ignore_ascii_case("authorization")
-            && let Ok(name) = HeaderValue::from_str(&route.config.identity.header)
-        {
-            headers.append(header::VARY, name);
+        vary_by(headers, "Authorization");
+        if !route.config.identity.header.eq_ignore_ascii_case("authorization") {
+            vary_by(headers, &route.config.identity.header);
         }
     }
     if *method == Method::HEAD {
@@ -227,7 +225,7 @@ impl About<'_> {
         let until_due = progress.next_try_at.map(|due_at| self.gateway.clock.steady().until(due_at));
         let pause = self.route.pace.retry_after(until_due.unwrap_or_default());
         headers.insert(header::RETRY_AFTER, HeaderValue::from(pause));
-        headers.append(header::VARY, HeaderValue::from_static("Accept"));
+        vary_by(headers, "Accept");
         response
     }
 
@@ -254,7 +252,7 @@ impl About<'_> {
         let headers = response.headers_mut();
         insert(headers, TASK, &self.id.to_string());
         insert(headers, STATUS, known.status.as_str());
-        headers.append(header::VARY, HeaderValue::from_static("Accept"));
+        vary_by(headers, "Accept");
         Ok(response)
     }
 }

@@ -12,7 +12,7 @@ use super::ranges::{self, Wanted};
 use super::stored::{self, Piece, ResultBody};
 use super::{ResultsCall, about};
 use crate::client::empty_body;
-use crate::gateway::answer::UPSTREAM_STATUS;
+use crate::gateway::answer::{UPSTREAM_STATUS, vary_by};
 use crate::gateway::coding::{self, Coding};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::{Gateway, GatewayBody};
@@ -63,9 +63,9 @@ pub fn succeeded(
     if let Some(status) = result.upstream_status {
         headers.insert(UPSTREAM_STATUS, HeaderValue::from(status));
     }
-    headers.append(header::VARY, HeaderValue::from_static("Accept"));
+    vary_by(headers, "Accept");
     if headers.contains_key(header::CONTENT_ENCODING) {
-        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        vary_by(headers, "Accept-Encoding");
     }
     let coding = Coding::of(headers).filter(|coding| !coding.is_acceptable(call.headers));
     if coding.is_some() {
