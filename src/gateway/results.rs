@@ -208,7 +208,7 @@ impl About<'_> {
             Found::Finished(result) => *result,
         };
         match (view, result.status) {
-            (View::Response, _) => replay::replay(self.gateway, self.id, result),
+            (View::Response, _) => replay::replay(self.gateway, self.id, result, false),
             (_, FinalStatus::Succeeded) => send::succeeded(self.gateway, self.id, result, self.call),
             (_, FinalStatus::Failed) => failed(self.gateway, self.id, result, self.call),
         }
@@ -277,7 +277,7 @@ pub async fn in_time(
     };
     let Found::Finished(result) = found else { return None };
     let failure = result.failure.clone();
-    let mut response = match replay::replay(gateway, id, *result) {
+    let mut response = match replay::replay(gateway, id, *result, *call.method == Method::HEAD) {
         Ok(response) => response,
         Err(Refusal::NoResponse) => {
             own(replay::refusal_of(failure.as_deref()).told_as(Form::of(call.headers)))

@@ -2,6 +2,7 @@
 
 use http::Method;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::support::client::Answer;
 use crate::support::issuer::{self, Key, claims, now};
@@ -9,7 +10,7 @@ use crate::support::node::{Node, PREFIX, Setup, Task};
 use crate::support::peer::Upstream;
 use crate::support::receiver::Receiver;
 use crate::support::reply::{Gate, Reply};
-use crate::support::within;
+use crate::support::{eventually, within};
 
 /// A node, and a task in flight whose upstream answers when the gate opens.
 async fn in_flight(upstream: &Upstream, gate: &Gate) -> (Node, Task) {
@@ -137,13 +138,85 @@ async fn who_finds_no_room_to_wait_is_answered_at_once() {
     node.finished(&task).await;
 }
 
+/// A node with room for one who waits, and a task in flight.
+async fn with_one_place(upstream: &Upstream, gate: &Gate) -> (Node, Task) {
+    upstream.always([Reply::ok("done").behind(gate)]);
+    let node = Setup::new(upstream).set("server.max_waiters", 1).start().await;
+    let task = node.submit(node.get("/accounts?async=true")).await;
+    upstream.wait_for_calls(1).await;
+    node.reaches(&task, "Running").await;
+    (node, task)
+}
+
+/// A stream, where there is a place for it.
+async fn stream(node: &Node, task: &Task) -> Option<http::Response<hyper::body::Incoming>> {
+    let stream = node.results(task).header("accept", "text/event-stream").open().await;
+    stream.ok().filter(|stream| stream.status() == 200)
+}
+
+/// Takes the one place there is and waits in it.
+async fn takes_the_place(node: &Node, task: &Task, http2: bool) -> JoinHandle<Answer> {
+    // It has the place once a stream finds none; a stream that came first is gone by the next try.
+    eventually("the place is taken", async || {
+        let call = node.results(task).header("prefer", "wait=60");
+        let waiting = tokio::spawn(if http2 { call.http2() } else { call }.send());
+        // Gives it a head start; where that was not enough, there is a next try.
+        node.results(task).send().await;
+        if stream(node, task).await.is_none() && !waiting.is_finished() {
+            return Some(waiting);
+        }
+        waiting.abort();
+        None
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_leaves_makes_room_for_others() {
+    let (upstream, gate) = (Upstream::start().await, Gate::closed());
+    let (node, task) = with_one_place(&upstream, &gate).await;
+    for http2 in [false, true] {
+        takes_the_place(&node, &task, http2).await.abort();
+        drop(eventually("the place is free again", async || stream(&node, &task).await).await);
+    }
+    gate.open();
+    node.finished(&task).await;
+}
+
+#[tokio::test]
+async fn a_client_is_asked_to_come_back_when_the_next_attempt_is_due() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::new(503)]);
+    for (delay, pauses) in [("20s", 15..=21), ("10m", 30..=30)] {
+        let node = Setup::new(&upstream).set("upstreams.0.retry.delays", vec![delay]).start().await;
+        let task = node.submit(node.get("/accounts?async=true")).await;
+        upstream.wait_for_calls(1).await;
+        let pause = eventually("the task waits for its next attempt", async || {
+            let answer = node.results(&task).send().await;
+            assert_eq!(answer.status, 202);
+            let pause: u32 = answer.header("retry-after").expect("a pause").parse().expect("whole seconds");
+            (answer.header("ringback-status") == Some("Queued") && pause > 1).then_some(pause)
+        });
+        let pause = pause.await;
+        assert!(pauses.contains(&pause), "{delay}: {pause}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_call_that_waits_gets_the_head_the_upstream_gave() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::ok("four")]);
+    let node = Node::start(&upstream).await;
+    let call = node.call(Method::HEAD, &format!("{PREFIX}/x")).header("prefer", "respond-async, wait=20");
+    let answer = call.send().await;
+    assert_eq!((answer.status, answer.header("content-length")), (200, Some("4")));
+}
+
 #[tokio::test]
 async fn a_stopping_node_answers_those_who_wait() {
     let (upstream, gate) = (Upstream::start().await, Gate::closed());
-    let (node, task) = in_flight(&upstream, &gate).await;
-    let waiting = tokio::spawn(node.results(&task).header("prefer", "wait=60").send());
-    // A second answer on another connection shows that the first call has long arrived.
-    node.results(&task).send().await;
+    let (node, task) = with_one_place(&upstream, &gate).await;
+    let waiting = takes_the_place(&node, &task, false).await;
     let stopping = tokio::spawn(node.terminate());
     is_the_202(&waiting.await.expect("it was answered"), &task, "Running");
     gate.open();

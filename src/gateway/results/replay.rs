@@ -11,17 +11,26 @@ use crate::id::TaskId;
 use crate::outcome::FailureCode;
 use crate::store::StoredResult;
 
-/// The answer, if one was kept whole.
+/// The answer, if one was kept whole. With `to_head` it goes to the `HEAD` call it was given to, with the
+/// length it had; anybody else is told the length of what is sent now.
 ///
 /// # Errors
 /// [`Refusal::NoResponse`] where the last attempt got none, or one too large to keep.
-pub fn replay(gateway: &Gateway, id: TaskId, result: StoredResult) -> Result<Response<GatewayBody>, Refusal> {
+pub fn replay(
+    gateway: &Gateway,
+    id: TaskId,
+    result: StoredResult,
+    to_head: bool,
+) -> Result<Response<GatewayBody>, Refusal> {
     let status = result.upstream_status.and_then(|status| StatusCode::from_u16(status).ok());
     let (Some(status), Some(_)) = (status, &result.headers) else { return Err(Refusal::NoResponse) };
     let mut headers = stored::headers(gateway, id, result.headers)?;
     let body = ResultBody::open(gateway, id, result.body, result.chunks, result.length)?;
     hop::strip(&mut headers);
-    frame(&mut headers, status, body.length);
+    headers.remove(header::TRAILER);
+    if !to_head {
+        set_length(&mut headers, status, body.length);
+    }
     insert(&mut headers, TASK, &id.to_string());
     // The upstream may call its answer public; this address is for one caller's credentials.
     headers.append(header::VARY, HeaderValue::from_static("Authorization"));
@@ -32,10 +41,8 @@ pub fn replay(gateway: &Gateway, id: TaskId, result: StoredResult) -> Result<Res
     Ok(response)
 }
 
-/// The length of what is sent now: the upstream's own may be that of an answer to `HEAD`.
-fn frame(headers: &mut HeaderMap, status: StatusCode, length: u64) {
+fn set_length(headers: &mut HeaderMap, status: StatusCode, length: u64) {
     headers.remove(header::CONTENT_LENGTH);
-    headers.remove(header::TRAILER);
     let has_length = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if has_length {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));

@@ -80,7 +80,7 @@ impl ResultBody {
         let pieces = pieces.into();
         // What is there already needs no stream, and tells its length.
         if let (Some(Piece::Slice(slice)), 1, 0..=1) = (pieces.front(), pieces.len(), self.chunks)
-            && let Ok(bytes) = self.cut(&self.first, 0, slice)
+            && let Ok(bytes) = Self::cut(&self.first, 0, slice)
         {
             return full_body(bytes);
         }
@@ -117,22 +117,61 @@ impl ResultBody {
     async fn start_of(&self, slice: &Range<u64>) -> Result<Bytes, BoxError> {
         let index = u32::try_from(slice.start / CHUNK_BYTES as u64)?;
         if index == 0 {
-            return self.cut(&self.first, 0, slice);
+            return Self::cut(&self.first, 0, slice);
         }
         let sealed = self.store.chunk(self.id.seq(), ChunkKind::Result, index).await?;
         let sealed = sealed.ok_or("the result was removed while it was read")?;
         let place = Place::chunk(index, index + 1 == self.chunks);
         let chunk = self.ring.open(self.id, Column::ResultBody, place, sealed)?.into();
-        self.cut(&chunk, index, slice)
+        Self::cut(&chunk, index, slice)
     }
 
-    /// What of a slice is in a chunk; never nothing, unless the slice is.
-    fn cut(&self, chunk: &Bytes, index: u32, slice: &Range<u64>) -> Result<Bytes, BoxError> {
-        let base = u64::from(index) * CHUNK_BYTES as u64;
-        let end = slice.end.min(base + chunk.len() as u64);
-        if end > self.length || end < slice.start || (end == slice.start && !slice.is_empty()) {
-            return Err("the stored chunks are shorter than the result".into());
+    fn cut(chunk: &Bytes, index: u32, slice: &Range<u64>) -> Result<Bytes, BoxError> {
+        let within = within_chunk(index, chunk.len(), slice);
+        within
+            .map(|within| chunk.slice(within))
+            .ok_or_else(|| "the stored chunks are shorter than the result".into())
+    }
+}
+
+/// Where in chunk `index` a slice begins, and how far it goes there. `None` where the chunk has nothing of
+/// a slice that wants something: going on would never end.
+fn within_chunk(index: u32, length: usize, slice: &Range<u64>) -> Option<Range<usize>> {
+    let base = u64::from(index) * CHUNK_BYTES as u64;
+    let start = usize::try_from(slice.start.checked_sub(base)?).ok()?;
+    let end = usize::try_from(slice.end.checked_sub(base)?).ok()?.min(length);
+    (start < end || slice.is_empty() && start <= length).then(|| start..end.max(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_chunks_of_a_slice_are_the_slice(length in 1u64..2_000_000, start: prop::sample::Index, end: prop::sample::Index) {
+            let (one, other) = (start.index(2_000_001) as u64 % length, end.index(2_000_001) as u64 % length);
+            let slice = one.min(other)..one.max(other) + 1;
+            let mut rest = slice.clone();
+            while !rest.is_empty() {
+                let index = u32::try_from(rest.start / CHUNK_BYTES as u64).unwrap();
+                let base = u64::from(index) * CHUNK_BYTES as u64;
+                let chunk = usize::try_from((length - base).min(CHUNK_BYTES as u64)).unwrap();
+                let within = within_chunk(index, chunk, &rest).unwrap();
+                prop_assert_eq!(base + within.start as u64, rest.start);
+                prop_assert!(within.end <= chunk && !within.is_empty());
+                rest.start = base + within.end as u64;
+            }
+            prop_assert_eq!(rest.start, slice.end);
         }
-        Ok(chunk.slice(usize::try_from(slice.start - base)?..usize::try_from(end - base)?))
+    }
+
+    #[test]
+    fn a_chunk_that_is_too_short_is_noticed() {
+        assert_eq!(within_chunk(0, 5, &(2..9)), Some(2..5));
+        assert_eq!(within_chunk(0, 5, &(5..9)), None);
+        assert_eq!(within_chunk(1, 5, &(0..9)), None);
+        assert_eq!(within_chunk(0, 0, &(0..0)), Some(0..0));
     }
 }
