@@ -160,7 +160,7 @@ fn new_task(
         accepted_at: facts.accepted_at,
         now,
         deadline,
-        carried: small.then(|| Box::new(Carried { task: facts, headers, body })),
+        carried: small.then(|| Box::new(Carried { task: facts, headers, body, key: Some(key) })),
         buffered: None,
         accepted: route.metrics.accepted.clone(),
     }
