@@ -26,6 +26,7 @@ use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::Upstream;
 
 mod answer;
+mod cancel;
 mod coding;
 pub mod cors;
 pub mod forwarded;
@@ -36,6 +37,7 @@ pub mod path;
 mod proxy;
 pub mod query;
 pub mod refusal;
+pub mod repeat;
 pub mod results;
 pub mod submit;
 mod target;
@@ -48,6 +50,7 @@ use cors::Cors;
 use framing::Informational;
 use query::Mode;
 use refusal::Refusal;
+use repeat::Repeats;
 use submit::AsyncCall;
 use tunnel::Tunnels;
 
@@ -92,6 +95,7 @@ pub struct Gateway {
     pub rules: Arc<Rules>,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
     pub buffer: Arc<Semaphore>,
+    pub repeats: Repeats,
     pub metrics: Arc<Metrics>,
 }
 
