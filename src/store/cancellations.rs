@@ -79,6 +79,9 @@ impl Drop for TakenUp {
 mod tests {
     use super::*;
 
+    /// Work that goes on, yet does not keep a test that fails from ending.
+    const LONG: std::time::Duration = std::time::Duration::from_secs(10);
+
     fn lease(random: u64) -> LeaseToken {
         LeaseToken::from_random(random)
     }
@@ -97,7 +100,7 @@ mod tests {
         let taken_up = cancellations.take_up(Seq(1), lease(1)).unwrap();
         assert_eq!(taken_up.unless_cancelled(async { 7 }).await, Some(7));
         let cancel = async { cancellations.cancel(Seq(1), lease(1)) };
-        let work = taken_up.unless_cancelled(std::future::pending::<()>());
+        let work = taken_up.unless_cancelled(tokio::time::sleep(LONG));
         assert_eq!(tokio::join!(work, cancel).0, None);
         drop(taken_up);
         assert!(cancellations.lock().is_empty());
@@ -110,6 +113,6 @@ mod tests {
         let second = cancellations.take_up(Seq(1), lease(2)).unwrap();
         drop(first);
         cancellations.cancel(Seq(1), lease(2));
-        assert_eq!(second.unless_cancelled(std::future::pending::<()>()).await, None);
+        assert_eq!(second.unless_cancelled(tokio::time::sleep(LONG)).await, None);
     }
 }

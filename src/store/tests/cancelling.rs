@@ -61,7 +61,8 @@ async fn a_task_cancelled_while_it_is_worked_on_stops_its_worker() {
     opened.store.started(task.seq, task.lease, 1, Timestamp(7)).await.unwrap();
     opened.store.stage_result_chunk(task.seq, task.lease, 1, Sealed::from_stored(vec![1])).await.unwrap();
     assert_eq!(opened.cancel(id.seq()).await, Cancelled::Task);
-    assert!(taken_up.unless_cancelled(std::future::pending::<()>()).await.is_none());
+    let worked = taken_up.unless_cancelled(tokio::time::sleep(Duration::from_secs(10)));
+    assert!(worked.await.is_none());
     assert_eq!(opened.failure(id).await, (String::from("cancelled"), 1, true, Some(Timestamp(7))));
     assert!(opened.store.chunk(id.seq(), ChunkKind::Result, 1).await.unwrap().is_none());
     let stage = opened.store.stage_result_chunk(task.seq, task.lease, 2, Sealed::from_stored(vec![1]));
