@@ -31,6 +31,7 @@ pub mod cors;
 pub mod forwarded;
 pub mod framing;
 pub mod hop;
+pub mod jwks;
 pub mod listener;
 pub mod path;
 mod proxy;
@@ -90,6 +91,7 @@ pub struct Gateway {
     pub ring: KeyRing,
     pub clock: Clock,
     pub rules: Arc<Rules>,
+    pub jwks: jwks::Jwks,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
     pub buffer: Semaphore,
     pub metrics: Arc<Metrics>,
@@ -135,6 +137,13 @@ impl Gateway {
         peer: Peer,
     ) -> Result<Answer, Refusal> {
         target::judge(&request, self.server.max_uri_bytes)?;
+        if request.uri().path() == self.jwks.path {
+            return Ok(Answer::Ours(self.jwks.answer(
+                request.method(),
+                request.headers(),
+                self.clock.wall(),
+            )?));
+        }
         let route = route.ok_or(Refusal::NoUpstream)?;
         let is_preflight = cors::is_preflight(request.method(), request.headers());
         if is_preflight {

@@ -19,6 +19,7 @@
 //! | [`identity`] | from an access token to a credentials id |
 //! | [`guard`] | which addresses a webhook may be sent to |
 //! | [`seal`] | what is encrypted at rest, and with which key |
+//! | [`signing`] | the node's webhook keys, and what receivers may know of them |
 //! | [`header_block`] | a header section as one value to seal |
 //! | [`telemetry`] | logs and metrics: the names of both |
 //! | [`task`], [`outcome`], [`delivery`], [`backoff`], [`lease`], [`id`] | the domain: pure, no I/O, no clock |
@@ -44,6 +45,7 @@ pub mod outcome;
 pub mod seal;
 pub mod secret;
 pub mod service;
+pub mod signing;
 pub mod store;
 pub mod task;
 pub mod telemetry;

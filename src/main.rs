@@ -1,5 +1,5 @@
 //! Parses the command line, runs the command, turns its end into an exit code: 0 done, 1 refused or
-//! failed, 2 not understood.
+//! failed, 2 not understood; `check-uri` answers by codes of its own.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use ringback::cli::Cli;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let mut stderr = std::io::stderr().lock();
             for line in error.to_string().lines() {

@@ -22,7 +22,10 @@ use crate::outcome::{Failure, Outcome};
 use crate::seal::Sealed;
 use crate::task::{FinalStatus, Status};
 
-pub use embedded::{OpenError, OpenOptions, RunningGuard, Store};
+pub use embedded::{
+    Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
+    change_signing_keys, signing_keys,
+};
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
 
 /// Why an operation had no effect.

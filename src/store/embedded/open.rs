@@ -18,17 +18,18 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::inbox::Inbox;
 use super::reader::Readers;
 use super::writer::Writer;
-use super::{Shared, Store};
+use super::{Shared, Store, signing};
 use crate::clock::{Clock, Timestamp};
 use crate::id::{Seq, TaskIds};
 use crate::seal::{self, KeyFileError, KeyRing, SealError, Sealed};
 use crate::secret::FingerprintKey;
+use crate::signing::{SigningError, SigningKeys};
 use crate::store::{Lane, Load, Ready};
 
 /// Marks a SQLite file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x5267_426B;
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/embedded/0001_initial.sql")];
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/embedded/0001_initial.sql")];
 
 /// Proves that the key file fits the store.
 const KEY_CHECK: &[u8] = b"ringback key check";
@@ -63,6 +64,10 @@ pub enum OpenError {
     KeyFile(#[from] KeyFileError),
     #[error("the key file does not fit the store: {0}")]
     WrongKey(SealError),
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    #[error("there is no store at {0}; name its data directory with --data-dir or the configuration")]
+    Missing(PathBuf),
     #[error("{0} is not a Ringback store; move it away or choose another data directory")]
     NotAStore(PathBuf),
     #[error("the store {0} was written by a newer version; run that version")]
@@ -71,12 +76,18 @@ pub enum OpenError {
     Database { path: PathBuf, source: rusqlite::Error },
 }
 
+/// The node's own secrets, which its store keeps sealed.
+pub struct NodeSecrets {
+    pub fingerprint: FingerprintKey,
+    pub signing: SigningKeys,
+}
+
 impl Store {
     /// Opens the store, making it if there is none, gives every lease back, and starts its threads.
     ///
     /// # Errors
     /// See [`OpenError`]; then nothing was changed.
-    pub fn open(options: &OpenOptions) -> Result<(Self, KeyRing, FingerprintKey), OpenError> {
+    pub fn open(options: &OpenOptions) -> Result<(Self, KeyRing, NodeSecrets), OpenError> {
         let lock = lock_data_dir(&options.data_dir)?;
         let path = options.database.clone().unwrap_or_else(|| options.data_dir.join("ringback.db"));
         let exists = fs::metadata(&path).is_ok_and(|file| file.len() > 0);
@@ -88,6 +99,7 @@ impl Store {
         check_is_ours(&connection, &path, exists)?;
         migrate(&mut connection, &path, &ring)?;
         let fingerprint = read_secrets(&connection, &ring, &path)?;
+        let signing = signing::read_or_make(&mut connection, &ring, options.clock.wall(), &path)?;
         let recovered = recover(&mut connection, options).map_err(database_error)?;
 
         let inbox = Arc::new(Inbox::new(options.upstreams.len()));
@@ -135,11 +147,11 @@ impl Store {
             full,
             writer: Mutex::new(Some(thread)),
         };
-        Ok((Self { shared: Arc::new(shared) }, ring, fingerprint))
+        Ok((Self { shared: Arc::new(shared) }, ring, NodeSecrets { fingerprint, signing }))
     }
 }
 
-fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {
+pub(super) fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {
     let unusable = |source| OpenError::DataDir { path: data_dir.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(unusable)?;
     let lock = File::options()
@@ -155,7 +167,7 @@ fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn connect(path: &Path, exists: bool) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path, exists: bool) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -178,7 +190,7 @@ fn connect(path: &Path, exists: bool) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn check_is_ours(connection: &Connection, path: &Path, exists: bool) -> Result<(), OpenError> {
+pub(super) fn check_is_ours(connection: &Connection, path: &Path, exists: bool) -> Result<(), OpenError> {
     let id = connection.query_row("PRAGMA application_id", [], |row| row.get::<_, i32>(0));
     match id {
         Ok(APPLICATION_ID) => Ok(()),
@@ -195,7 +207,7 @@ fn is_empty(connection: &Connection) -> bool {
 }
 
 /// Brings the schema to this version in one transaction; a fresh store also gets its secrets in it.
-fn migrate(connection: &mut Connection, path: &Path, ring: &KeyRing) -> Result<(), OpenError> {
+pub(super) fn migrate(connection: &mut Connection, path: &Path, ring: &KeyRing) -> Result<(), OpenError> {
     let run = |connection: &mut Connection| -> rusqlite::Result<bool> {
         let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -228,7 +240,11 @@ fn migrate(connection: &mut Connection, path: &Path, ring: &KeyRing) -> Result<(
     }
 }
 
-fn read_secrets(connection: &Connection, ring: &KeyRing, path: &Path) -> Result<FingerprintKey, OpenError> {
+pub(super) fn read_secrets(
+    connection: &Connection,
+    ring: &KeyRing,
+    path: &Path,
+) -> Result<FingerprintKey, OpenError> {
     let open = |name: &str| {
         let sealed = connection
             .query_row("SELECT value FROM secret WHERE name = ?1", [name], |row| row.get::<_, Vec<u8>>(0))
