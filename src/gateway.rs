@@ -93,7 +93,7 @@ pub struct Gateway {
     pub rules: Arc<Rules>,
     pub jwks: jwks::Jwks,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
-    pub buffer: Semaphore,
+    pub buffer: Arc<Semaphore>,
     pub metrics: Arc<Metrics>,
 }
 

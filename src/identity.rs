@@ -117,13 +117,7 @@ impl Identity {
         let mode = match config.mode {
             IdentityMode::Jwt => Mode::Jwt(Box::new(JwtIdentity::new(config, upstream, fetch)?)),
             IdentityMode::Opaque => Mode::Opaque(Box::new(Fingerprint::new(fingerprint_key, upstream))),
-            IdentityMode::None => {
-                tracing::warn!(
-                    upstream,
-                    "identity mode `none`: every caller shares one credentials id and can read every result"
-                );
-                Mode::Shared(Arc::from(ANONYMOUS))
-            }
+            IdentityMode::None => Mode::Shared(Arc::from(ANONYMOUS)),
         };
         Ok(Self { header, mode })
     }

@@ -14,6 +14,8 @@ mod tests;
 use std::sync::Arc;
 
 use http::Method;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::Timestamp;
 use crate::id::{Seq, TaskId};
@@ -60,6 +62,11 @@ pub struct NewTask {
     /// The call in the clear, so that a task handed off need not be read back. Large ones are not
     /// carried: a full ready queue must stay small.
     pub carried: Option<Box<Carried>>,
+    /// The task's share of the memory for calls being accepted. Held until the task is written or
+    /// refused, also when its client has gone.
+    pub buffered: Option<OwnedSemaphorePermit>,
+    /// Counts the task as soon as it is written, also when its client has gone.
+    pub accepted: Counter,
 }
 
 /// What a worker needs to run a task: read from the store, or carried from its acceptance.

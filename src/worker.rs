@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -108,15 +109,11 @@ impl Worker {
     async fn give_back(&self) {
         let now = self.workshop.clock.steady();
         let store = &self.workshop.store;
-        for lane in store.lanes() {
-            for task in lane.ready.take_all() {
-                // If the store cannot write now, the next start gives it back.
-                let _ = store.release_task(task.seq, task.lease, now).await;
-            }
-        }
-        for delivery in store.deliveries().take_all() {
-            let _ = store.release_delivery(delivery.seq, delivery.lease, now).await;
-        }
+        // Together, so that they share commits. If the store cannot write now, the next start gives back.
+        let tasks = store.lanes().iter().flat_map(|lane| lane.ready.take_all());
+        join_all(tasks.map(|task| store.release_task(task.seq, task.lease, now))).await;
+        let deliveries = store.deliveries().take_all();
+        join_all(deliveries.iter().map(|held| store.release_delivery(held.seq, held.lease, now))).await;
     }
 }
 

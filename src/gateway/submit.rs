@@ -3,6 +3,7 @@
 //! Everything that can refuse a call without its body does so before the body is read. A refused call
 //! has stored nothing and called nobody.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::answer::json_body;
@@ -70,7 +71,7 @@ pub async fn submit(
     if gateway.store.is_full() {
         return Err(Refusal::BacklogFull);
     }
-    let (body, _buffered) = read_body(gateway, call.body).await?;
+    let (body, buffered) = read_body(gateway, call.body).await?;
 
     let mut headers = call.headers;
     if let Some(host) = call.client_host {
@@ -91,12 +92,12 @@ pub async fn submit(
         accepted_at: wall,
     };
     let deadline = deadline(now, wall, route.config.retry.deadline, caller.expires_at);
-    let task = new_task(gateway, route, facts, headers, body, now, deadline);
+    let mut task = new_task(gateway, route, facts, headers, body, now, deadline);
+    task.buffered = buffered;
     gateway.store.accept(task).await.map_err(|error| match error {
         StoreError::Full => Refusal::BacklogFull,
         StoreError::Unavailable => Refusal::StoreUnavailable,
     })?;
-    route.metrics.accepted.inc();
     let id = id.to_string();
     tracing::debug!(task = id, upstream = route.config.name, "accepted");
     Ok(accepted(&route.uris.results_uri_of(&id), &id))
@@ -160,6 +161,8 @@ fn new_task(
         now,
         deadline,
         carried: small.then(|| Box::new(Carried { task: facts, headers, body })),
+        buffered: None,
+        accepted: route.metrics.accepted.clone(),
     }
 }
 
@@ -177,7 +180,7 @@ fn seal_body(key: &TaskKey, body: &[u8]) -> Vec<Sealed> {
 async fn read_body(
     gateway: &Gateway,
     mut body: Incoming,
-) -> Result<(Bytes, Option<SemaphorePermit<'_>>), Refusal> {
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
     let limit = gateway.server.max_body_bytes;
     let too_large = || Refusal::BodyTooLarge(limit);
     if body.size_hint().lower() > limit {
@@ -207,15 +210,11 @@ async fn read_body(
 }
 
 /// Takes as much of the shared memory as `length` bytes need, in all.
-fn hold<'g>(
-    gateway: &'g Gateway,
-    held: &mut Option<SemaphorePermit<'g>>,
-    length: u64,
-) -> Result<(), Refusal> {
+fn hold(gateway: &Gateway, held: &mut Option<OwnedSemaphorePermit>, length: u64) -> Result<(), Refusal> {
     let units = u32::try_from(length.div_ceil(BUFFER_UNIT)).unwrap_or(u32::MAX);
     let has = held.as_ref().map_or(0, |held| u32::try_from(held.num_permits()).unwrap_or(u32::MAX));
     let Some(more) = units.checked_sub(has).filter(|more| *more > 0) else { return Ok(()) };
-    let more = gateway.buffer.try_acquire_many(more).map_err(|_| Refusal::BacklogFull)?;
+    let more = Arc::clone(&gateway.buffer).try_acquire_many_owned(more).map_err(|_| Refusal::BacklogFull)?;
     match held {
         Some(held) => held.merge(more),
         None => *held = Some(more),

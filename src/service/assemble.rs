@@ -107,7 +107,7 @@ impl Node {
             clock,
             rules,
             jwks: Jwks { path: webhooks.jwks_path.clone(), signer },
-            buffer: Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes)),
+            buffer: Arc::new(Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes))),
             metrics: Arc::clone(&metrics),
         };
         let worker = Worker::start(Arc::new(workshop));

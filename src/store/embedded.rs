@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, Lane, NewTask, Purged, Ready, ReadyDelivery, Settled,
@@ -50,6 +51,8 @@ struct Shared {
     ids: TaskIds,
     /// Set by the writer after each commit.
     full: Arc<AtomicBool>,
+    /// The writer panicked.
+    failed: CancellationToken,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -204,6 +207,12 @@ impl Store {
             // A writer that panicked has nothing left to close.
             let _ = writer.join();
         }
+    }
+
+    /// Waits until nothing can be written any more because of a defect; then the process must end, and
+    /// the next start goes on with what is stored.
+    pub async fn failed(&self) {
+        self.shared.failed.cancelled().await;
     }
 
     async fn operate(

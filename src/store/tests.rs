@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::clock::Clock;
@@ -57,6 +59,8 @@ impl Opened {
             now,
             deadline: now.after(Duration::from_mins(1)),
             carried: None,
+            buffered: None,
+            accepted: Counter::default(),
         }
     }
 
@@ -123,6 +127,43 @@ async fn an_accepted_task_is_queued_for_its_owner_alone_and_handed_off() {
     assert!(matches!(opened.find(id).await, Some(Found::Waiting(Status::Running))));
     drop(running);
     assert!(matches!(opened.find(id).await, Some(Found::Waiting(Status::Queued))));
+}
+
+#[tokio::test]
+async fn a_task_whose_client_hung_up_is_written_counted_and_holds_its_memory_until_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    let (buffer, accepted) = (Arc::new(Semaphore::new(1)), Counter::default());
+    let held = Arc::clone(&buffer).try_acquire_owned().unwrap();
+    let task = NewTask { buffered: Some(held), accepted: accepted.clone(), ..opened.task() };
+    // Nobody else can write meanwhile.
+    let other = rusqlite::Connection::open(dir.path().join("ringback.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut client = Box::pin(opened.store.accept(task));
+    assert!(futures_util::poll!(&mut client).is_pending());
+    drop(client);
+    assert_eq!((buffer.available_permits(), accepted.get()), (0, 0));
+    other.execute_batch("ROLLBACK").unwrap();
+    let _all = buffer.acquire().await.unwrap();
+    assert_eq!(accepted.get(), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_write_says_so_although_the_workers_are_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    let _in_flight = opened.store.lanes()[0].load.in_flight();
+    opened.accept().await;
+    opened.accept().await;
+    let other = rusqlite::Connection::open(dir.path().join("ringback.db")).unwrap();
+    other.execute_batch("ALTER TABLE state RENAME TO gone").unwrap();
+    let task = opened.next().await;
+    assert!(opened.store.started(task.seq, task.lease, 1).await.is_err());
+    opened.store.lanes()[0].ready.push_all(vec![task]);
+    assert!(matches!(opened.store.accept(opened.task()).await, Err(StoreError::Unavailable)));
+    other.execute_batch("ALTER TABLE gone RENAME TO state").unwrap();
+    opened.store.lanes()[0].ready.take_all();
+    opened.accept().await;
 }
 
 #[tokio::test]
@@ -273,6 +314,22 @@ async fn retention_removes_results_then_tasks_but_never_what_is_still_owed() {
 }
 
 #[tokio::test]
+async fn nothing_stays_of_an_answer_that_broke_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    opened.accept().await;
+    let task = opened.next().await;
+    for index in 1..3 {
+        let chunk = Sealed::from_stored(vec![0; 9]);
+        opened.store.stage_result_chunk(task.seq, task.lease, index, chunk).await.unwrap();
+    }
+    opened.finish(&task, Announce::Nobody).await;
+    for index in 1..3 {
+        assert!(opened.store.chunk(task.seq, ChunkKind::Result, index).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
 async fn one_retention_transaction_removes_no_more_rows_than_allowed() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());
@@ -298,6 +355,18 @@ fn a_store_in_use_is_refused() {
     assert!(matches!(Store::open(&options(dir.path())), Err(OpenError::InUse(_))));
     opened.store.close();
     assert!(Store::open(&options(dir.path())).is_ok());
+}
+
+#[test]
+fn a_database_in_use_is_refused_whatever_the_data_directory() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let opened = open(dir.path());
+    std::fs::copy(dir.path().join("ringback.keys"), other.path().join("ringback.keys")).unwrap();
+    let database = Some(dir.path().join("ringback.db"));
+    let elsewhere = || OpenOptions { database: database.clone(), ..options(other.path()) };
+    assert!(matches!(Store::open(&elsewhere()), Err(OpenError::InUse(_))));
+    opened.store.close();
+    assert!(Store::open(&elsewhere()).is_ok());
 }
 
 /// Opens, expects a refusal, and checks that the database file was not touched.
@@ -336,6 +405,11 @@ fn a_foreign_a_newer_and_a_damaged_file_are_refused_and_left_alone() {
     set("user_version = 99");
     assert!(matches!(refused(dir.path()), OpenError::Newer(_)));
     set("application_id = 7");
+    assert!(matches!(refused(dir.path()), OpenError::NotAStore(_)));
+    std::fs::remove_file(&database).unwrap();
+    let foreign = rusqlite::Connection::open(&database).unwrap();
+    foreign.execute_batch("CREATE TABLE somebody (elses INTEGER)").unwrap();
+    drop(foreign);
     assert!(matches!(refused(dir.path()), OpenError::NotAStore(_)));
     std::fs::write(&database, [7; 9000]).unwrap();
     assert!(matches!(refused(dir.path()), OpenError::Database { .. }));

@@ -68,7 +68,8 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
         return None;
     }
     let began = Instant::now();
-    let running = store.running(task.seq);
+    // Until the end is written: who reads `Queued` may rely on the attempt being settled.
+    let _running = store.running(task.seq);
     let exchanged = {
         let _outside = bench.lane.load.outside();
         let target = facts.query.as_ref().map(|query| format!("{}?{query}", facts.path));
@@ -92,7 +93,6 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
             },
         }
     };
-    drop(running);
     let (exchange, taken) = match exchanged {
         Ok(taken) => (taken.exchange, Some(taken)),
         Err(exchange) => (exchange, None),

@@ -26,11 +26,12 @@ const SECRETS: [&str; 9] = [
 ];
 
 /// Everything Ringback wrote, by where.
-struct Written(Vec<(String, Vec<u8>)>);
+struct Written(Vec<(String, String)>);
 
 impl Written {
+    /// Searching text is fast; a secret is ASCII, which no other byte can hide.
     fn add(&mut self, place: &str, bytes: impl Into<Vec<u8>>) {
-        self.0.push((place.to_owned(), bytes.into()));
+        self.0.push((place.to_owned(), String::from_utf8_lossy(&bytes.into()).into_owned()));
     }
 
     fn add_files(&mut self, when: &str, dir: &Path) {
@@ -53,8 +54,8 @@ impl Written {
             });
             let spellings = [secret.to_owned(), hex.concat(), numbers.join(", ")].into_iter().chain(base64);
             for spelling in spellings {
-                for (place, bytes) in &self.0 {
-                    if bytes.windows(spelling.len()).any(|window| window == spelling.as_bytes()) {
+                for (place, text) in &self.0 {
+                    if text.contains(&spelling) {
                         leaks.push(format!("{secret} in {place}"));
                     }
                 }
@@ -141,7 +142,7 @@ async fn no_secret_is_found_in_anything_that_is_written() {
     written.add("the log", log);
     written.add("the standard output", ended.stdout.join("\n"));
 
-    assert!(written.0.iter().any(|(place, bytes)| place.contains("ringback.db") && bytes.len() > 100_000));
+    assert!(written.0.iter().any(|(place, text)| place.contains("ringback.db") && text.len() > 100_000));
     let leaks = written.leaks();
     assert!(leaks.is_empty(), "{}", leaks.join("\n"));
 }

@@ -12,6 +12,7 @@ mod check_uri;
 mod configuration;
 mod cors;
 mod crash;
+mod documents;
 mod httpbin;
 mod identity;
 mod keys;

@@ -91,7 +91,7 @@ async fn a_webhook_verifies_with_the_secret_and_no_changed_one_does() {
     let verifier = Webhook::new(&secret).unwrap();
     verifier.verify(&webhook.body, &headers(&webhook)).expect("a good webhook");
 
-    let mut changed = webhook.body.to_vec();
+    let mut changed = webhook.body.clone();
     changed[5] ^= 1;
     assert!(verifier.verify(&changed, &headers(&webhook)).is_err());
     let wrong = Webhook::new("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
@@ -107,7 +107,7 @@ async fn a_stranger_verifies_a_webhook_with_the_published_keys() {
     let (node, _receiver, webhook) = signed().await;
     let keys = jwks(&node).await.json();
     assert!(is_by(&keys, &webhook, &webhook.body));
-    let mut changed = webhook.body.to_vec();
+    let mut changed = webhook.body.clone();
     *changed.last_mut().unwrap() ^= 1;
     assert!(!is_by(&keys, &webhook, &changed));
     let (other, _receiver, _) = signed().await;

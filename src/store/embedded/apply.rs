@@ -207,8 +207,9 @@ fn write_result(
             result.failure.is_some_and(|failure| failure.effect_unknown),
             result.error.as_ref().map(Sealed::as_stored),
         ])?;
-    if earlier_attempts > 0 || result.staged > 0 {
-        // An earlier attempt, or a body that was dropped, may have staged more than this result has.
+    if earlier_attempts > 0 || result.staged > 0 || result.failure.is_some() {
+        // An earlier attempt, a body that was dropped, or an answer that broke off may have staged more
+        // than this result has; retention would never find it.
         connection
             .prepare_cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 1 AND idx >= ?2")?
             .execute(params![seq.0, result.chunks.max(1)])?;

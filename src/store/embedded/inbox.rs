@@ -197,4 +197,12 @@ impl Inbox {
         waiting.phase = Phase::Closing;
         self.signal(waiting);
     }
+
+    /// Nobody will take what waits: everybody hears so now, and whoever comes later at once.
+    pub fn abandon(&self) {
+        let mut waiting = self.lock();
+        let lanes = waiting.accepts.len();
+        let accepts = (0..lanes).map(|_| VecDeque::new()).collect();
+        *waiting = Waiting { accepts, phase: Phase::Closing, ..Waiting::default() };
+    }
 }

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-use super::open::{OpenError, check_is_ours, connect, lock_data_dir, migrate, read_secrets};
+use super::open::{
+    OpenError, check_is_ours, configure, connect, lock_data_dir, lock_database, migrate, read_secrets,
+};
 use super::signing;
 use crate::clock::Timestamp;
 use crate::id::TaskId;
@@ -47,9 +49,10 @@ impl Files {
             return Err(OpenError::Missing(path));
         }
         let ring = seal::load(&self.key_file())?;
-        let connection =
-            connect(&path, true).map_err(|source| OpenError::Database { path: path.clone(), source })?;
+        let database = |source| OpenError::Database { path: path.clone(), source };
+        let connection = connect(&path).map_err(database)?;
         check_is_ours(&connection, &path, true)?;
+        configure(&connection, true).map_err(database)?;
         Ok((connection, ring))
     }
 }
@@ -87,7 +90,7 @@ pub struct OfflineStore {
     connection: Connection,
     ring: KeyRing,
     path: PathBuf,
-    _lock: File,
+    _locks: (File, File),
 }
 
 /// How many rows of each table are gone.
@@ -101,7 +104,7 @@ impl OfflineStore {
         if !path.exists() {
             return Err(OpenError::Missing(path));
         }
-        let lock = lock_data_dir(&files.data_dir)?;
+        let locks = (lock_data_dir(&files.data_dir)?, lock_database(&path)?);
         let (mut connection, ring) = files.connect()?;
         migrate(&mut connection, &path, &ring)?;
         read_secrets(&connection, &ring, &path)?;
@@ -109,7 +112,7 @@ impl OfflineStore {
         connection
             .pragma_update(None, "secure_delete", "ON")
             .map_err(|source| OpenError::Database { path: path.clone(), source })?;
-        Ok(Self { connection, ring, path, _lock: lock })
+        Ok(Self { connection, ring, path, _locks: locks })
     }
 
     /// The keys of the key file, the sealing one first.

@@ -6,12 +6,14 @@
 //! What it promises: nobody hears `Ok` before the commit; after a failed commit nothing was written and
 //! everybody hears so; at most one retention transaction runs between two commits of the batch.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use tokio_util::sync::CancellationToken;
 
 use super::apply::{self, Effect};
 use super::claim;
@@ -33,6 +35,16 @@ const HELD_BACK_PAUSE: Duration = Duration::from_millis(10);
 const FAILING_PAUSE: Duration = Duration::from_millis(500);
 
 const SLEEP_MAX: Duration = Duration::from_mins(1);
+
+/// Runs the writer on this thread. One that panics must not leave the node alive and deaf: whoever waits
+/// is answered, and `failed` is cancelled for whoever can end the process.
+pub(super) fn watch(inbox: &Inbox, failed: &CancellationToken, run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        tracing::error!("the store's writer panicked; nothing can be written any more");
+        inbox.abandon();
+        failed.cancel();
+    }
+}
 
 pub(super) struct Writer {
     connection: Connection,
@@ -159,7 +171,8 @@ impl Writer {
         let operations: Vec<_> = waiting.operations.drain(..count).collect();
         let mut batch = Batch { operations, accepts: Vec::new(), purge: waiting.purge.take() };
         let mut held_back = false;
-        let serving = waiting.phase == Phase::Serving;
+        // Holding calls back waits for settles; where none can be written, a refusal now is the answer.
+        let may_hold_back = waiting.phase == Phase::Serving && self.failing_until.is_none();
         for (lane, queue) in self.lanes.iter_mut().zip(&mut waiting.accepts) {
             let (in_flight, outside) = lane.lane.load.sample();
             lane.share.sample(now, in_flight, outside);
@@ -173,7 +186,7 @@ impl Writer {
                 backlog: lane.due <= now,
                 settles: batch.operations.len(),
             };
-            let allowed = if serving { accepts_allowed(situation) } else { usize::MAX };
+            let allowed = if may_hold_back { accepts_allowed(situation) } else { usize::MAX };
             let free = BATCH_MAX.saturating_sub(batch.operations.len() + batch.accepts.len()).max(1);
             let count = queue.len().min(allowed).min(free);
             batch.accepts.extend(queue.drain(..count));
@@ -293,6 +306,7 @@ impl Writer {
         }
         let mut ready = applied.claimed;
         for (mut accept, lease) in batch.accepts.into_iter().zip(applied.leases) {
+            accept.task.accepted.inc();
             let _ = accept.reply.send(Ok(()));
             if let Some(lease) = lease {
                 ready[accept.task.lane.0].push(ReadyTask {
@@ -391,5 +405,27 @@ fn reply_of(operation: Operation) -> super::inbox::Reply<Settled> {
         | Operation::ReleaseTask { reply, .. }
         | Operation::ReleaseDelivery { reply, .. }
         | Operation::StageChunk { reply, .. } => reply,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[test]
+    fn everybody_hears_of_a_writer_that_panicked() {
+        let (inbox, failed) = (Inbox::new(1), CancellationToken::new());
+        let purge = || {
+            let (reply, answer) = oneshot::channel();
+            let before = Timestamp(0);
+            (Purge { results_before: before, tasks_before: before, rows: 1, reply }, answer)
+        };
+        let (waiting, mut answer) = purge();
+        inbox.set_purge(waiting).unwrap();
+        watch(&inbox, &failed, || panic!("as if by a defect"));
+        assert!(matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        assert!(matches!(inbox.set_purge(purge().0), Err(StoreError::Unavailable)));
+        assert!(failed.is_cancelled());
     }
 }
