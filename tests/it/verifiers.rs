@@ -20,7 +20,7 @@ const README: &str = include_str!("../../crates/webhook-signature/README.md");
 const VARIABLE: &str = "RINGBACK_VERIFIERS";
 
 fn installed() -> PathBuf {
-    std::env::var_os(VARIABLE).map(PathBuf::from).unwrap_or_else(|| {
+    let Some(directory) = std::env::var_os(VARIABLE) else {
         panic!(
             "{VARIABLE} names no directory with the verifiers. `./test` prepares one; by hand, type:\n\
              mkdir -p target/verifiers && python3 -m venv target/verifiers/venv && \
@@ -28,7 +28,8 @@ fn installed() -> PathBuf {
              cp tests/verifiers/package*.json target/verifiers && npm --prefix target/verifiers ci && \
              export {VARIABLE}=$PWD/target/verifiers"
         )
-    })
+    };
+    directory.into()
 }
 
 /// The README's code blocks of a language.
@@ -75,9 +76,9 @@ async fn cases() -> Vec<Case> {
     wrong.jwks["keys"][0]["x"] = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo".into();
     let mut other = case("another id", (false, false));
     other.id.replace_range(..1, "1");
-    let mut none = case("no signature", (false, false));
-    none.signature = String::new();
-    vec![case("as it came", (true, true)), changed, wrong, other, none, old()]
+    let mut unsigned = case("no signature", (false, false));
+    unsigned.signature = String::new();
+    vec![case("as it came", (true, true)), changed, wrong, other, unsigned, old()]
 }
 
 /// Ten minutes old and signed well: only its age is wrong.

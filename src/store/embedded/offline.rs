@@ -62,8 +62,8 @@ impl Files {
 /// # Errors
 /// There is no store, or it does not open.
 pub fn signing_keys(files: &Files) -> Result<SigningKeys, OpenError> {
-    let (mut connection, ring) = files.connect()?;
-    signing::change(&mut connection, &ring, &files.database(), |_| Ok(None))
+    let (connection, ring) = files.connect()?;
+    signing::read(&connection, &ring, &files.database())
 }
 
 /// Replaces the webhook keys by what `decide` makes of them and of a fresh generation.
@@ -344,7 +344,8 @@ mod tests {
             .unwrap()
             .collect::<Result<_, _>>()
             .unwrap();
-        blobs.retain(|blob| blob != "task.task_id" && blob != "secret.value");
+        // Ids and keyed hashes are not sealed; secrets are re-sealed by name.
+        blobs.retain(|blob| !blob.ends_with(".task_id") && !blob.ends_with("_hash") && blob != "secret.value");
         let mut covered: Vec<_> = PARTS.iter().map(|part| format!("{}.{}", part.table, part.value)).collect();
         covered.dedup();
         blobs.sort();

@@ -42,6 +42,18 @@ pub(super) fn read_or_make(
     })
 }
 
+/// The keys as they are.
+pub(super) fn read(
+    connection: &Connection,
+    ring: &KeyRing,
+    path: &std::path::Path,
+) -> Result<SigningKeys, OpenError> {
+    let sealed = connection
+        .query_row(SELECT, [NAME], |row| row.get(0))
+        .map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+    open(ring, Sealed::from_stored(sealed))
+}
+
 /// A generation of fresh keys.
 pub(super) fn fresh(now: Timestamp) -> Generation {
     let (mut secret, mut seed) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
