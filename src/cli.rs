@@ -1,11 +1,15 @@
 //! The commands a person types, one file each. Here: the flags they share and how they fail.
 
+mod call;
 mod check;
 mod check_uri;
 mod erase;
 mod guide;
 mod keys;
+mod listen;
+mod remote;
 mod sandbox;
+mod screen;
 mod serve;
 
 use std::env;
@@ -45,6 +49,10 @@ enum Command {
     Keys(keys::Keys),
     /// Remove everything that is kept about one credentials id. The node must be stopped.
     Erase(erase::Erase),
+    /// Make a call asynchronously, follow its task and bring the result.
+    Call(call::Call),
+    /// Receive webhooks during development: print them, pass them on, fetch their results.
+    Listen(listen::Listen),
     /// Try Ringback: a mock bank, the gateway in front of it and a webhook inbox in one process.
     Sandbox(sandbox::Sandbox),
 }
@@ -64,10 +72,25 @@ pub enum CommandError {
     KeyFile(#[from] KeyFileError),
     #[error("the store {0} exists and has its keys; `ringback keys rotate sealing` adds one")]
     KeysOfAStore(PathBuf),
+    #[error(transparent)]
+    Remote(#[from] remote::RemoteError),
+    #[error(transparent)]
+    Call(#[from] call::CallError),
     #[error("RINGBACK_LOG must be one of error, warn, info, debug and trace")]
     LogLevel,
     #[error("cannot write to the standard output: {0}")]
     Output(#[from] io::Error),
+}
+
+impl CommandError {
+    /// 1, unless the command has more to tell.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Call(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
 }
 
 impl Cli {
@@ -82,6 +105,8 @@ impl Cli {
             Command::CheckUri(check) => return check.run(),
             Command::Keys(keys) => keys.run()?,
             Command::Erase(erase) => erase.run()?,
+            Command::Call(call) => call.run()?,
+            Command::Listen(listen) => listen.run()?,
             Command::Sandbox(sandbox) => sandbox.run()?,
         }
         Ok(ExitCode::SUCCESS)

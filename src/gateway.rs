@@ -26,6 +26,7 @@ use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::Upstream;
 
 mod answer;
+mod cancel;
 mod coding;
 pub mod cors;
 pub mod forwarded;
@@ -37,6 +38,7 @@ pub mod path;
 mod proxy;
 pub mod query;
 pub mod refusal;
+pub mod repeat;
 pub mod results;
 pub mod submit;
 mod target;
@@ -49,6 +51,7 @@ use cors::Cors;
 use framing::Informational;
 use query::Mode;
 use refusal::Refusal;
+use repeat::Repeats;
 use submit::AsyncCall;
 use tunnel::Tunnels;
 
@@ -94,6 +97,7 @@ pub struct Gateway {
     pub jwks: jwks::Jwks,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
     pub buffer: Arc<Semaphore>,
+    pub repeats: Repeats,
     pub metrics: Arc<Metrics>,
 }
 

@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::client::{self, Client, SendError, TlsRoots};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamConfig};
-use crate::gateway::{Gateway, Route, Routes, cors::Cors, jwks::Jwks, submit};
+use crate::gateway::{Gateway, Route, Routes, cors::Cors, jwks::Jwks, repeat::Repeats, submit};
 use crate::guard::Rules;
 use crate::identity::{Fetch, FetchError, Identity};
 use crate::outcome::{NoAnswer, RetryPolicy};
@@ -108,6 +108,7 @@ impl Node {
             rules,
             jwks: Jwks { path: webhooks.jwks_path.clone(), signer },
             buffer: Arc::new(Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes))),
+            repeats: Repeats::new(&secrets.fingerprint),
             metrics: Arc::clone(&metrics),
         };
         let worker = Worker::start(Arc::new(workshop));

@@ -85,6 +85,10 @@ async fn the_walk_of_the_readme_can_be_typed() {
             "{\"results\":[{\"update_timestamp\":",
             "ringback-status: Succeeded",
             "ringback-upstream-status: 200",
+            "\"status\":503",
+            "\"status\":503",
+            "\"user\":\"flaky\"",
+            "\"status\":200",
             "{\"status\":\"Failed\",\"task_id\":",
             "\"error_details\":{\"reason\":\"not_transient\",\"attempts\":1,\"upstream_status\":403}}",
             "\"full_name\":\"Jane Doe\"",
@@ -115,6 +119,15 @@ async fn the_examples_of_the_api_can_be_typed() {
             "ringback_tasks_accepted_total",
         ],
     );
+}
+
+#[tokio::test]
+async fn the_examples_of_the_sandbox_can_be_typed() {
+    let sandbox = Sandbox::start().await;
+
+    let printed = typed(&sandbox, &read("docs/SANDBOX.md")).await;
+
+    says(&printed, &["\"available\":", "\"user\":\"john\"", "/balance", "[]"]);
 }
 
 #[tokio::test]

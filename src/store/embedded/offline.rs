@@ -345,7 +345,8 @@ mod tests {
             .collect::<Result<_, _>>()
             .unwrap();
         // Ids and keyed hashes are not sealed; secrets are re-sealed by name.
-        blobs.retain(|blob| !blob.ends_with(".task_id") && !blob.ends_with("_hash") && blob != "secret.value");
+        blobs
+            .retain(|blob| !blob.ends_with(".task_id") && !blob.ends_with("_hash") && blob != "secret.value");
         let mut covered: Vec<_> = PARTS.iter().map(|part| format!("{}.{}", part.table, part.value)).collect();
         covered.dedup();
         blobs.sort();

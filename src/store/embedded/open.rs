@@ -30,7 +30,10 @@ use crate::store::{Lane, Load, Ready};
 /// Marks a SQLite file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x5267_426B;
 
-pub(super) const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/embedded/0001_initial.sql")];
+pub(super) const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/embedded/0001_initial.sql"),
+    include_str!("../../../migrations/embedded/0002_repeat_and_cancel.sql"),
+];
 
 /// Proves that the key file fits the store.
 const KEY_CHECK: &[u8] = b"ringback key check";
@@ -73,6 +76,8 @@ pub enum OpenError {
     NotAStore(PathBuf),
     #[error("the store {0} was written by a newer version; run that version")]
     Newer(PathBuf),
+    #[error("cannot lock the store {path}: {source}")]
+    Lock { path: PathBuf, source: io::Error },
     #[error("cannot open the store {path}: {source}")]
     Database { path: PathBuf, source: rusqlite::Error },
 }
@@ -119,6 +124,7 @@ impl Store {
                     name: name.clone(),
                     ready: Ready::new(options.ready_capacity, Arc::clone(&nudge)),
                     load: Arc::new(Load::default()),
+                    cancellations: Arc::default(),
                 })
             })
             .collect();
@@ -179,7 +185,7 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
 
 pub(super) fn lock_database(path: &Path) -> Result<File, OpenError> {
     lock(&beside(path, ".lock"))
-        .map_err(|source| OpenError::DataDir { path: path.to_owned(), source })?
+        .map_err(|source| OpenError::Lock { path: path.to_owned(), source })?
         .ok_or_else(|| OpenError::InUse(path.to_owned()))
 }
 
