@@ -1,6 +1,7 @@
 //! Master keys and erasing: nothing is lost by a rotation, and nothing starts with the wrong key.
 
 use std::fs;
+use std::path::Path;
 
 use crate::signatures::hang_up;
 use crate::support::node::{Node, Setup, Task};
@@ -77,8 +78,11 @@ async fn a_new_sealing_key_is_taken_over_by_a_running_node_and_old_values_still_
     let before = finished(&node, "one").await;
     let ended = run(&["keys", "rotate", "sealing", "--data-dir", &dir]).await;
     assert!(ended.status.success(), "{:?}", ended.stderr);
+    let sealed_by_the_new = || store::content(Path::new(&dir)).contains("Blob([0, 0, 0, 2, ");
+    assert!(!sealed_by_the_new(), "nothing is sealed with a key before it was taken over");
     hang_up(&mut node).await;
     let after = finished(&node, "two").await;
+    assert!(sealed_by_the_new());
     for task in [&before, &after] {
         assert_eq!(node.finished(task).await.body, "the answer");
     }
