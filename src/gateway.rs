@@ -142,11 +142,13 @@ impl Gateway {
     ) -> Result<Answer, Refusal> {
         target::judge(&request, self.server.max_uri_bytes)?;
         if request.uri().path() == self.jwks.path {
-            return Ok(Answer::Ours(self.jwks.answer(
-                request.method(),
-                request.headers(),
-                self.clock.wall(),
-            )?));
+            let answer = self.jwks.answer(request.method(), request.headers(), self.clock.wall());
+            return Ok(Answer::Ours(answer.unwrap_or_else(|refusal| {
+                self.metrics.refused(refusal.code());
+                let mut response = own(refusal.into_response());
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                response
+            })));
         }
         let route = route.ok_or(Refusal::NoUpstream)?;
         let is_preflight = cors::is_preflight(request.method(), request.headers());

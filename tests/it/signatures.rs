@@ -185,7 +185,9 @@ async fn the_key_set_can_be_cached_and_asked_for_again() {
     assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, Some(etag.as_str())));
     let head = node.call(http::Method::HEAD, JWKS).send().await;
     assert_eq!((head.status, head.body.len()), (200, 0));
-    node.call(http::Method::POST, JWKS).send().await.is_refusal(405, "method_not_allowed");
+    let written = node.call(http::Method::POST, JWKS).send().await;
+    written.is_refusal(405, "method_not_allowed");
+    assert_eq!(written.header("allow"), Some("GET, HEAD"));
     upstream.saw_nobody();
 }
 
