@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
@@ -230,22 +230,58 @@ impl Client {
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch(&self, uri: &Uri, limit: usize, timeout: Duration) -> Result<Bytes, FetchError> {
-        let origin = Origin::try_from(uri)?;
-        let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let mut request = Request::new(empty_body());
-        *request.uri_mut() = target.parse().map_err(|_| OriginError::NotAbsolute)?;
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, origin.authority());
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        *request.uri_mut() = uri.clone();
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let reading = async {
-            let response = self.send(&origin, request, Reuse::Pooled).await?;
+            let response = self.send_absolute(request).await?;
             if response.status() != StatusCode::OK {
                 return Err(FetchError::Status(response.status().as_u16()));
             }
             read_at_most(response.into_body(), limit).await
         };
         tokio::time::timeout(timeout, reading).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    /// As [`Client::exchange`], to the origin that the request's absolute URI names.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn exchange_absolute(
+        &self,
+        request: Request<Body>,
+        limit: usize,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let (parts, body) = self.send_absolute(request).await?.into_parts();
+        Ok(Response::from_parts(parts, read_at_most(body, limit).await?))
+    }
+
+    async fn send_absolute(&self, mut request: Request<Body>) -> Result<Response<Incoming>, FetchError> {
+        let origin = Origin::try_from(request.uri())?;
+        let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        *request.uri_mut() = target.parse().map_err(|_| OriginError::NotAbsolute)?;
+        // Host comes first, RFC 9112 section 3.2.
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, origin.authority());
+        headers.extend(std::mem::take(request.headers_mut()));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        *request.headers_mut() = headers;
+        Ok(self.send(&origin, request, Reuse::Pooled).await?)
+    }
+
+    /// One answer with its whole body of at most `limit` bytes, for as long as it takes. The request
+    /// is as for [`Client::send`].
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn exchange(
+        &self,
+        origin: &Origin,
+        request: Request<Body>,
+        limit: usize,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let (parts, body) = self.send(origin, request, Reuse::Pooled).await?.into_parts();
+        Ok(Response::from_parts(parts, read_at_most(body, limit).await?))
     }
 
     /// Connections nobody uses at the moment.

@@ -29,7 +29,9 @@ pub use retention::RetentionConfig;
 pub use server::ServerConfig;
 pub use sources::{Flag, Sources};
 pub use store::StoreConfig;
-pub use upstream::{CorsConfig, HeadersConfig, IdentityConfig, IdentityMode, RetryConfig, UpstreamConfig};
+pub use upstream::{
+    ClientAuth, CorsConfig, HeadersConfig, IdentityConfig, IdentityMode, RetryConfig, UpstreamConfig,
+};
 pub use webhooks::WebhooksConfig;
 
 use serde::Deserialize;

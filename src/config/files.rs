@@ -13,6 +13,7 @@ pub fn read(config: &mut Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, upstream) in config.upstreams.iter_mut().enumerate() {
         read_headers(upstream, index, &mut findings);
+        read_client_secret(upstream, index, &mut findings);
         let named = [("ca_file", &upstream.ca_file), ("identity.jwks_file", &upstream.identity.jwks_file)];
         for (key, path) in named {
             let Some(path) = path else { continue };
@@ -41,6 +42,20 @@ fn read_headers(upstream: &mut UpstreamConfig, index: usize, findings: &mut Vec<
             }
             Err(error) => findings.push(unreadable(key, path, &error)),
         }
+    }
+}
+
+fn read_client_secret(upstream: &mut UpstreamConfig, index: usize, findings: &mut Vec<Finding>) {
+    let identity = &mut upstream.identity;
+    let Some(path) = &identity.client_secret_file else { return };
+    let key = format!("upstreams.{index}.identity.client_secret_file");
+    if identity.client_secret.is_some() {
+        findings.push(Finding { key, error: ConfigError::ClientSecretTwice(upstream.name.clone()) });
+        return;
+    }
+    match fs::read_to_string(path) {
+        Ok(secret) => identity.client_secret = Some(secret.trim().to_owned()),
+        Err(error) => findings.push(unreadable(key, path, &error)),
     }
 }
 

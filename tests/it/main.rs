@@ -6,6 +6,7 @@
 mod support;
 
 mod admin;
+mod asked;
 mod bad_input;
 mod configuration;
 mod cors;

@@ -78,8 +78,8 @@ fn every_default_is_explained() {
     let mut explained = false;
     for line in load::DEFAULTS.lines() {
         let is_key = !line.is_empty() && !line.starts_with(['#', '[']);
-        // `issuer` and `audience`, `jwks_url` and `jwks_file` share a comment.
-        let shares = ["audience", "jwks_file"].iter().any(|key| line.starts_with(key));
+        // `issuer` and `audience`, `jwks_url` and `jwks_file`, the client's keys share a comment.
+        let shares = ["audience", "jwks_file", "client_secret"].iter().any(|key| line.starts_with(key));
         assert!(!is_key || explained || shares, "no comment above `{line}`");
         explained = line.starts_with('#');
     }
