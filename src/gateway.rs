@@ -26,6 +26,7 @@ use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::Upstream;
 
 mod answer;
+mod calls;
 mod coding;
 pub mod cors;
 pub mod forwarded;
@@ -44,6 +45,7 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
+pub use calls::{Calls, InProgress};
 use cors::Cors;
 use framing::Informational;
 use query::Mode;
@@ -92,6 +94,7 @@ pub struct Gateway {
     pub rules: Arc<Rules>,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
     pub buffer: Semaphore,
+    pub calls: Arc<Calls>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -110,20 +113,48 @@ enum Answer {
 }
 
 impl Gateway {
-    /// Answers one call.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<GatewayBody> {
+    /// Answers one call. It is in progress for as long as its place is held: until its answer is written.
+    pub async fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> (Response<GatewayBody>, Option<InProgress>) {
         let route = self.routes.find(request.uri().path());
+        let credential = route.and_then(|route| request.headers().get(&route.config.identity.header));
+        match self.calls.begin(credential.map(HeaderValue::as_bytes)) {
+            Ok(place) => (self.answer(route, request, peer).await, Some(place)),
+            Err(refusal) => (self.refuse(route, request.headers().get(header::ORIGIN), refusal), None),
+        }
+    }
+
+    async fn answer(
+        &self,
+        route: Option<&Route>,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Response<GatewayBody> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut ours = match self.dispatch(route, request, peer).await {
             Ok(Answer::Theirs(response)) => return response,
             Ok(Answer::Ours(response)) => response,
-            Err(refusal) => {
-                self.metrics.refused(refusal.code());
-                own(refusal.into_response())
-            }
+            Err(refusal) => return self.refuse(route, origin.as_ref(), refusal),
         };
         if let Some(route) = route {
             route.cors.decorate(origin.as_ref(), ours.headers_mut());
+        }
+        ours
+    }
+
+    fn refuse(
+        &self,
+        route: Option<&Route>,
+        origin: Option<&HeaderValue>,
+        refusal: Refusal,
+    ) -> Response<GatewayBody> {
+        self.metrics.refused(refusal.code());
+        let mut ours = own(refusal.into_response());
+        if let Some(route) = route {
+            route.cors.decorate(origin, ours.headers_mut());
         }
         ours
     }

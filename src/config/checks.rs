@@ -94,7 +94,12 @@ fn server(findings: &mut Findings, server: &ServerConfig) {
     findings.timeout("server.header_timeout", server.header_timeout);
     findings.timeout("server.body_timeout", server.body_timeout);
     findings.at_once("server.max_connections", server.max_connections);
-    findings.range("server.max_queued_tasks", server.max_queued_tasks, 1, i64::MAX.unsigned_abs());
+    findings.at_once("server.max_calls", server.max_calls);
+    findings.at_once("server.max_calls_per_credentials", server.max_calls_per_credentials);
+    let most = i64::MAX.unsigned_abs();
+    findings.range("server.max_queued_tasks", server.max_queued_tasks, 1, most);
+    let key = "server.max_queued_per_credentials";
+    findings.range(key, server.max_queued_per_credentials, 1, most);
 }
 
 fn store(findings: &mut Findings, store: &StoreConfig) {

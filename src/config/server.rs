@@ -52,8 +52,14 @@ pub struct ServerConfig {
     pub body_timeout: Duration,
     /// Open client connections.
     pub max_connections: usize,
+    /// Calls in progress, over all connections; above it they are refused with 503.
+    pub max_calls: usize,
+    /// The same with one credential; above it 429.
+    pub max_calls_per_credentials: usize,
     /// Tasks neither Succeeded nor Failed; above it a call is refused with 503.
     pub max_queued_tasks: u64,
+    /// The same of one credentials id at one upstream; above it its calls are refused with 429.
+    pub max_queued_per_credentials: u64,
     /// Runtime threads; 0 chooses by the machine: one up to two cores, else one fewer than cores.
     pub threads: usize,
 }

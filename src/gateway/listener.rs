@@ -164,9 +164,9 @@ impl Connection {
         request: Request<Incoming>,
     ) -> Result<Response<Attended>, Infallible> {
         let old = request.version() == Version::HTTP_10;
-        let response = if let Some(refusal) = self.wire.refusal(call) {
+        let (response, place) = if let Some(refusal) = self.wire.refusal(call) {
             // The head that stands for the refused one asks to close.
-            own(refusal.into_response())
+            (own(refusal.into_response()), None)
         } else {
             let informational = (!old).then(|| Informational::new(Arc::clone(&self.wire), call));
             self.gateway.handle(request, self.peer(informational)).await
@@ -174,7 +174,7 @@ impl Connection {
         self.wire.answered(call, response.status() == StatusCode::SWITCHING_PROTOCOLS);
         // To HTTP/1.0 the end of the connection can be the end of the body.
         let reset = old.then(|| Arc::clone(&self.wire));
-        Ok(response.map(|body| Attended::new(body, reset, None)))
+        Ok(response.map(|body| Attended::new(body, reset, None, place)))
     }
 
     async fn answer_http2(
@@ -182,8 +182,8 @@ impl Connection {
         request: Request<Incoming>,
         calls: Arc<AtomicU64>,
     ) -> Result<Response<Attended>, Infallible> {
-        let response = self.gateway.handle(request, self.peer(None)).await;
-        Ok(response.map(|body| Attended::new(body, None, Some(calls))))
+        let (response, place) = self.gateway.handle(request, self.peer(None)).await;
+        Ok(response.map(|body| Attended::new(body, None, Some(calls), place)))
     }
 
     fn peer(&self, informational: Option<Informational>) -> Peer {

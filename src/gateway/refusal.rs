@@ -36,6 +36,12 @@ pub enum Refusal {
     BodyBroken,
     #[error("Too many tasks are waiting; try again later.")]
     BacklogFull,
+    #[error("Too many tasks of these credentials are waiting; wait for some of them to finish.")]
+    CredentialsBacklogFull,
+    #[error("Too many calls with these credentials are in progress; send fewer at once.")]
+    TooManyCalls,
+    #[error("This node has as many calls in progress as it can serve; try again shortly.")]
+    Overloaded,
     #[error("The store cannot take the task now; try again shortly.")]
     StoreUnavailable,
     #[error("This node is stopping; try again.")]
@@ -84,6 +90,9 @@ impl Refusal {
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT),
             Self::BodyBroken => ("body_broken", StatusCode::BAD_REQUEST),
             Self::BacklogFull => ("backlog_full", StatusCode::SERVICE_UNAVAILABLE),
+            Self::CredentialsBacklogFull => ("credentials_backlog_full", StatusCode::TOO_MANY_REQUESTS),
+            Self::TooManyCalls => ("too_many_calls", StatusCode::TOO_MANY_REQUESTS),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
             Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE),
             Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND),
@@ -95,7 +104,7 @@ impl Refusal {
         }
     }
 
-    /// The whole answer. A 503 asks for a pause of a second, a 401 names the scheme.
+    /// The whole answer. A 503 or 429 asks for a pause of a second, a 401 names the scheme.
     #[must_use]
     pub fn into_response(self) -> Response<Full<Bytes>> {
         let (code, status) = self.parts();
@@ -110,7 +119,7 @@ impl Refusal {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("ringback-error", HeaderValue::from_static(code));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -94,6 +94,7 @@ pub async fn submit(
     let task = new_task(gateway, route, facts, headers, body, now, deadline);
     gateway.store.accept(task).await.map_err(|error| match error {
         StoreError::Full => Refusal::BacklogFull,
+        StoreError::FullForCredentials => Refusal::CredentialsBacklogFull,
         StoreError::Unavailable => Refusal::StoreUnavailable,
     })?;
     route.metrics.accepted.inc();

@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 use crate::client::{self, Client, SendError, TlsRoots, full_body};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamConfig};
-use crate::gateway::{Gateway, Route, Routes, cors::Cors, submit};
+use crate::gateway::{Calls, Gateway, Route, Routes, cors::Cors, submit};
 use crate::guard::Rules;
 use crate::identity::{FetchError, Identity, Reach};
 use crate::outcome::{NoAnswer, RetryPolicy};
@@ -48,6 +48,7 @@ impl Node {
             key_file: std::env::var_os("RINGBACK_KEY_FILE").map(PathBuf::from),
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
             max_queued_tasks: config.server.max_queued_tasks,
+            max_queued_per_credentials: config.server.max_queued_per_credentials,
             ready_capacity: READY_CAPACITY,
             clock,
             commit_seconds: metrics.commit_seconds.clone(),
@@ -101,6 +102,7 @@ impl Node {
             clock,
             rules,
             buffer: Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes)),
+            calls: Calls::new(config.server.max_calls, config.server.max_calls_per_credentials),
             metrics: Arc::clone(&metrics),
         };
         let worker = Worker::start(Arc::new(workshop));

@@ -5,6 +5,7 @@
 //! own and never wait for the writer. A lock on the data directory keeps a second process out.
 
 mod apply;
+mod backlog;
 mod claim;
 mod inbox;
 mod open;
@@ -89,7 +90,8 @@ impl Store {
     /// Writes the task. It may be handed to its lane's ready queue at once.
     ///
     /// # Errors
-    /// [`StoreError::Full`]: too many tasks are unfinished. [`StoreError::Unavailable`]: not written.
+    /// [`StoreError::Full`], [`StoreError::FullForCredentials`]: too many tasks are unfinished.
+    /// [`StoreError::Unavailable`]: not written.
     pub async fn accept(&self, task: NewTask) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox.push_accept(task.lane, Box::new(task), reply)?;

@@ -25,6 +25,7 @@ fn options(dir: &Path) -> OpenOptions {
         key_file: None,
         upstreams: vec![String::from("bank"), String::from("other")],
         max_queued_tasks: 5,
+        max_queued_per_credentials: 1_000,
         ready_capacity: 2,
         clock: Clock::start(),
         commit_seconds: Histogram::new([1.0]),
@@ -339,4 +340,52 @@ fn a_foreign_a_newer_and_a_damaged_file_are_refused_and_left_alone() {
     assert!(matches!(refused(dir.path()), OpenError::NotAStore(_)));
     std::fs::write(&database, [7; 9000]).unwrap();
     assert!(matches!(refused(dir.path()), OpenError::Database { .. }));
+}
+
+#[tokio::test]
+async fn one_caller_cannot_fill_the_store_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = |limit| {
+        let options = OpenOptions { max_queued_per_credentials: limit, ..options(dir.path()) };
+        let (store, ring, _) = Store::open(&options).unwrap();
+        Opened { store, ring, clock: options.clock }
+    };
+    let by = |opened: &Opened, credentials: &str, lane| {
+        let task = opened.task();
+        let task = NewTask { credentials_id: Arc::from(credentials), lane: LaneId(lane), ..task };
+        let store = opened.store.clone();
+        async move { store.accept(task).await }
+    };
+    let first = opened(2);
+    by(&first, "jane", 0).await.unwrap();
+    by(&first, "jane", 0).await.unwrap();
+    assert!(matches!(by(&first, "jane", 0).await, Err(StoreError::FullForCredentials)));
+    by(&first, "john", 0).await.unwrap();
+    by(&first, "jane", 1).await.expect("the same id at another upstream is another caller");
+    // What ended makes room, once.
+    let task = first.next().await;
+    first.finish(&task, Announce::Nobody).await;
+    by(&first, "jane", 0).await.unwrap();
+    assert!(matches!(by(&first, "jane", 0).await, Err(StoreError::FullForCredentials)));
+    first.store.close();
+    drop(first);
+    // The count outlives the process.
+    let again = opened(2);
+    assert!(matches!(by(&again, "jane", 0).await, Err(StoreError::FullForCredentials)));
+}
+
+#[tokio::test]
+async fn calls_that_arrive_together_do_not_exceed_the_limit_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = OpenOptions {
+        max_queued_tasks: 1_000,
+        max_queued_per_credentials: 7,
+        ready_capacity: 1_000,
+        ..options(dir.path())
+    };
+    let (store, ring, _) = Store::open(&options).unwrap();
+    let opened = Opened { store, ring, clock: options.clock };
+    let calls = (0..100).map(|_| opened.store.accept(opened.task()));
+    let accepted = futures_util::future::join_all(calls).await.into_iter().flatten().count();
+    assert_eq!(accepted, 7);
 }

@@ -14,6 +14,7 @@ mod crash;
 mod httpbin;
 mod identity;
 mod lifecycle;
+mod limits;
 mod proxy;
 mod results;
 mod retention;

@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::backlog::Owner;
 use super::claim::new_lease;
 use super::inbox::Operation;
 use crate::clock::Timestamp;
@@ -22,7 +23,8 @@ pub(super) struct Effect {
     /// The lane's upstream id and when a task of it became due.
     pub task_due: Option<(i64, Timestamp)>,
     pub delivery_due: Option<Timestamp>,
-    pub finished: bool,
+    /// A task became final, or is gone.
+    pub finished: Option<Owner>,
 }
 
 /// accept: the task, its request and its state. With a lease it is handed off, else it rests, due now.
@@ -62,10 +64,17 @@ pub(super) fn accept(
     }
     connection
         .prepare_cached(
-            "INSERT INTO state (seq, upstream, due_at, deadline, lease, attempts, started)
-             VALUES (?1, ?2, ?3, ?4, ?5, 0, 0)",
+            "INSERT INTO state (seq, upstream, due_at, deadline, lease, attempts, started, owner)
+             VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6)",
         )?
-        .execute(params![seq, upstream, task.now.0, task.deadline.0, lease.map_or(0, LeaseToken::as_i64)])?;
+        .execute(params![
+            seq,
+            upstream,
+            task.now.0,
+            task.deadline.0,
+            lease.map_or(0, LeaseToken::as_i64),
+            Owner::of(upstream, &task.credentials_id).0
+        ])?;
     Ok(())
 }
 
@@ -155,15 +164,15 @@ fn settle_attempt(
             Ok((Settled::Done(None), Effect { task_due: Some((upstream, *due_at)), ..Effect::default() }))
         }
         AttemptEnd::Final { result, announce } => {
-            let attempts: Option<u32> = connection
-                .prepare_cached("DELETE FROM state WHERE seq = ?1 AND lease = ?2 RETURNING attempts")?
-                .query_row(params![seq.0, lease.as_i64()], |row| row.get(0))
+            let waited: Option<(u32, Owner)> = connection
+                .prepare_cached("DELETE FROM state WHERE seq = ?1 AND lease = ?2 RETURNING attempts, owner")?
+                .query_row(params![seq.0, lease.as_i64()], |row| Ok((row.get(0)?, Owner(row.get(1)?))))
                 .optional()?;
-            let Some(attempts) = attempts else { return Ok((Settled::Lost, Effect::default())) };
+            let Some((attempts, owner)) = waited else { return Ok((Settled::Lost, Effect::default())) };
             write_record(connection, seq, 0, record)?;
             erase_request(connection, seq)?;
             write_result(connection, seq, result, attempts)?;
-            announce_result(connection, seq, result, *announce)
+            announce_result(connection, seq, owner, result, *announce)
         }
     }
 }
@@ -220,12 +229,13 @@ fn write_result(
 fn announce_result(
     connection: &Connection,
     seq: Seq,
+    owner: Owner,
     result: &NewResult,
     announce: Announce,
 ) -> rusqlite::Result<(Settled, Effect)> {
     let lease = match announce {
         Announce::Nobody => {
-            return Ok((Settled::Done(None), Effect { finished: true, ..Effect::default() }));
+            return Ok((Settled::Done(None), Effect { finished: Some(owner), ..Effect::default() }));
         }
         Announce::Now => Some(new_lease()),
         Announce::Later => None,
@@ -237,7 +247,7 @@ fn announce_result(
         )?
         .execute(params![seq.0, result.finished_at.0, lease.map_or(0, LeaseToken::as_i64)])?;
     let delivery_due = lease.is_none().then_some(result.finished_at);
-    Ok((Settled::Done(lease), Effect { delivery_due, finished: true, ..Effect::default() }))
+    Ok((Settled::Done(lease), Effect { delivery_due, finished: Some(owner), ..Effect::default() }))
 }
 
 fn settle_delivery(

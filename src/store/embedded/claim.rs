@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn every_claim_is_answered_by_its_index() {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(include_str!("../../../migrations/embedded/0001_initial.sql")).unwrap();
+        connection.execute_batch(&super::super::open::MIGRATIONS.concat()).unwrap();
         for (sql, index) in [
             (DUE_TASKS, "state_due"),
             (NEXT_TASK, "state_due"),

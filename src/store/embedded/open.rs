@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use rand::Rng;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
+use super::backlog::Backlog;
 use super::inbox::Inbox;
 use super::reader::Readers;
 use super::writer::Writer;
@@ -28,7 +29,10 @@ use crate::store::{Lane, Load, Ready};
 /// Marks a SQLite file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x5267_426B;
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/embedded/0001_initial.sql")];
+pub(super) const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/embedded/0001_initial.sql"),
+    include_str!("../../../migrations/embedded/0003_owner.sql"),
+];
 
 /// Proves that the key file fits the store.
 const KEY_CHECK: &[u8] = b"ringback key check";
@@ -46,6 +50,8 @@ pub struct OpenOptions {
     /// Names of upstreams; a task keeps the name of its own.
     pub upstreams: Vec<String>,
     pub max_queued_tasks: u64,
+    /// Of one credentials id at one upstream.
+    pub max_queued_per_credentials: u64,
     /// Places in each ready queue.
     pub ready_capacity: usize,
     pub clock: Clock,
@@ -88,7 +94,7 @@ impl Store {
         check_is_ours(&connection, &path, exists)?;
         migrate(&mut connection, &path, &ring)?;
         let fingerprint = read_secrets(&connection, &ring, &path)?;
-        let recovered = recover(&mut connection, options).map_err(database_error)?;
+        let mut recovered = recover(&mut connection, options).map_err(database_error)?;
 
         let inbox = Arc::new(Inbox::new(options.upstreams.len()));
         let nudge = {
@@ -114,7 +120,7 @@ impl Store {
             Arc::clone(&inbox),
             lanes.clone(),
             Arc::clone(&deliveries),
-            &recovered,
+            &mut recovered,
             Arc::clone(&full),
             options,
         );
@@ -246,6 +252,7 @@ pub(super) struct Recovered {
     /// By lane.
     pub upstream_ids: Vec<i64>,
     pub unfinished: u64,
+    pub backlog: Backlog,
     last: Seq,
 }
 
@@ -268,6 +275,7 @@ fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Resu
         .map(|name| tx.query_row("SELECT id FROM upstream WHERE name = ?1", [name], |row| row.get(0)))
         .collect::<Result<Vec<i64>, _>>()?;
     let unfinished = tx.query_row("SELECT count(*) FROM state", [], |row| row.get::<_, u32>(0))?.into();
+    let backlog = Backlog::read(&tx, options.max_queued_per_credentials)?;
     let last = tx
         .query_row("SELECT max(seq) FROM task", [], |row| row.get::<_, Option<i64>>(0))
         .optional()?
@@ -275,7 +283,7 @@ fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Resu
         .unwrap_or(0);
     warn_about_unconfigured(&tx, options)?;
     tx.commit()?;
-    Ok(Recovered { upstream_ids, unfinished, last: Seq(last) })
+    Ok(Recovered { upstream_ids, unfinished, backlog, last: Seq(last) })
 }
 
 /// Tasks of an upstream that left the configuration wait until it comes back.

@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::apply::{self, Effect};
+use super::backlog::{Backlog, Owner};
 use super::claim;
 use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
 use super::open::{NEVER, OpenOptions, Recovered};
@@ -42,6 +43,7 @@ pub(super) struct Writer {
     /// When the next resting delivery is due.
     delivery_due: Timestamp,
     unfinished: u64,
+    backlog: Backlog,
     full: Arc<AtomicBool>,
     max_queued_tasks: u64,
     claiming: bool,
@@ -75,7 +77,7 @@ struct Applied {
     claimed_deliveries: Vec<ReadyDelivery>,
     due: Vec<Timestamp>,
     delivery_due: Timestamp,
-    finished: u64,
+    finished: Vec<Owner>,
 }
 
 impl Writer {
@@ -84,7 +86,7 @@ impl Writer {
         inbox: Arc<Inbox>,
         lanes: Vec<Arc<Lane>>,
         deliveries: Arc<Ready<ReadyDelivery>>,
-        recovered: &Recovered,
+        recovered: &mut Recovered,
         full: Arc<AtomicBool>,
         options: &OpenOptions,
     ) -> Self {
@@ -102,6 +104,7 @@ impl Writer {
             deliveries,
             delivery_due: now,
             unfinished: recovered.unfinished,
+            backlog: std::mem::take(&mut recovered.backlog),
             full,
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
@@ -186,7 +189,15 @@ impl Writer {
         (batch, held_back)
     }
 
+    fn owner_of(&self, accept: &Accept) -> Owner {
+        Owner::of(self.lanes[accept.task.lane.0].upstream, &accept.task.credentials_id)
+    }
+
     fn refuse_above_the_limit(&self, accepts: &mut Vec<Accept>) {
+        let mut room_of_each = self.backlog.room();
+        for refused in accepts.extract_if(.., |accept| !room_of_each.take(self.owner_of(accept))) {
+            let _ = refused.reply.send(Err(StoreError::FullForCredentials));
+        }
         let room = self.max_queued_tasks.saturating_sub(self.unfinished);
         let keep = usize::try_from(room).unwrap_or(usize::MAX).min(accepts.len());
         for refused in accepts.drain(keep..) {
@@ -243,7 +254,7 @@ impl Writer {
             claimed_deliveries: Vec::new(),
             due: self.lanes.iter().map(|lane| lane.due).collect(),
             delivery_due: self.delivery_due,
-            finished: 0,
+            finished: Vec::new(),
         };
         for operation in operations {
             let (settled, effect) = apply::operation(&tx, operation)?;
@@ -285,7 +296,14 @@ impl Writer {
         if self.failing_until.take().is_some() {
             tracing::info!("the store writes again");
         }
-        self.unfinished = (self.unfinished + batch.accepts.len() as u64).saturating_sub(applied.finished);
+        self.unfinished =
+            (self.unfinished + batch.accepts.len() as u64).saturating_sub(applied.finished.len() as u64);
+        for accept in &batch.accepts {
+            self.backlog.add(self.owner_of(accept));
+        }
+        for owner in applied.finished {
+            self.backlog.remove(owner);
+        }
         self.full.store(self.unfinished >= self.max_queued_tasks, Ordering::Relaxed);
         for (operation, settled) in batch.operations.into_iter().zip(applied.settled) {
             // Whoever asked may have gone; what was written stays true.
@@ -355,7 +373,7 @@ fn note(applied: &mut Applied, lanes: &[WriterLane], effect: &Effect) {
     if let Some(due_at) = effect.delivery_due {
         applied.delivery_due = applied.delivery_due.min(due_at);
     }
-    applied.finished += u64::from(effect.finished);
+    applied.finished.extend(effect.finished);
 }
 
 /// A full disk fails every row alike; anything else may be the fault of a single one.
