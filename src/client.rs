@@ -32,7 +32,7 @@ pub(crate) mod scripted;
 
 pub use origin::{Origin, OriginError};
 pub use patience::Patience;
-pub use tls::{TlsRoots, TlsRootsError};
+pub use tls::{ClientCertificate, TlsRoots, TlsRootsError};
 
 use names::Names;
 use pool::{Link, Lost, Pool};

@@ -40,6 +40,7 @@ pub mod refusal;
 pub mod results;
 pub mod submit;
 mod target;
+pub mod tls;
 mod tunnel;
 
 #[cfg(test)]
@@ -258,7 +259,8 @@ impl Gateway {
             hop::join_cookies(headers);
         }
         let trusted = forwarded::is_trusted(peer.address, &self.server.trusted_proxies);
-        forwarded::apply(headers, peer.address, trusted, client_host, "http");
+        let scheme = if self.server.tls_cert_file.is_some() { "https" } else { "http" };
+        forwarded::apply(headers, peer.address, trusted, client_host, scheme);
     }
 }
 

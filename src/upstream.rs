@@ -13,8 +13,8 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{
-    Body, Client, FetchError, Origin, OriginError, Patience, Reuse, SendError, TlsRoots, TlsRootsError,
-    USER_AGENT,
+    Body, Client, ClientCertificate, FetchError, Origin, OriginError, Patience, Reuse, SendError, TlsRoots,
+    TlsRootsError, USER_AGENT,
 };
 use crate::config::UpstreamConfig;
 use crate::outcome::{NoAnswer, RetryAfter};
@@ -131,12 +131,10 @@ impl Upstream {
         if url.query().is_some() || config.url.contains('#') {
             return Err(bad_url("it holds a query or a fragment"));
         }
-        let roots = match &config.ca_file {
-            Some(path) => {
-                TlsRoots::from_pem_file(path).map_err(|why| UpstreamError::Roots { name: name(), why })?
-            }
-            None => TlsRoots::system(),
-        };
+        let client = config.client_cert_file.as_deref().zip(config.client_key_file.as_deref());
+        let client = client.map(|(certificate, key)| ClientCertificate { certificate, key });
+        let roots = TlsRoots::from_pem_files(config.ca_file.as_deref(), client.as_ref())
+            .map_err(|why| UpstreamError::Roots { name: name(), why })?;
         let headers =
             HeaderRules::new(&config.headers).map_err(|why| UpstreamError::Headers { name: name(), why })?;
         Ok(Self {

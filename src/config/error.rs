@@ -112,6 +112,8 @@ pub enum ConfigError {
     PublicUrlMissing(String),
     #[error("`server.public_url` {0}")]
     PublicUrlInvalid(&'static str),
+    #[error("`{0}` and `{1}` belong together; set both or neither")]
+    Unpaired(String, String),
     #[error("`server.data_dir` is empty; name a directory")]
     DataDirMissing,
     #[error("`server.listen` and `server.admin_listen` are both {0}; give each its own port")]
@@ -175,6 +177,7 @@ impl ConfigError {
             Self::CorsOriginInvalid { .. } => "cors_origin_invalid",
             Self::PublicUrlMissing(_) => "public_url_missing",
             Self::PublicUrlInvalid(_) => "public_url_invalid",
+            Self::Unpaired(..) => "unpaired",
             Self::DataDirMissing => "data_dir_missing",
             Self::ListenTwice(_) => "listen_twice",
             Self::StoreUrlInvalid => "store_url_invalid",

@@ -14,17 +14,34 @@ pub fn read(config: &mut Config) -> Vec<Finding> {
     for (index, upstream) in config.upstreams.iter_mut().enumerate() {
         read_headers(upstream, index, &mut findings);
         read_client_secret(upstream, index, &mut findings);
-        let named = [("ca_file", &upstream.ca_file), ("identity.jwks_file", &upstream.identity.jwks_file)];
+        let named = [
+            ("ca_file", &upstream.ca_file),
+            ("client_cert_file", &upstream.client_cert_file),
+            ("client_key_file", &upstream.client_key_file),
+            ("identity.jwks_file", &upstream.identity.jwks_file),
+        ];
         for (key, path) in named {
-            let Some(path) = path else { continue };
-            if let Err(error) =
-                File::open(path).and_then(|file| file.metadata()).and_then(|metadata| is_file(&metadata))
-            {
-                findings.push(unreadable(format!("upstreams.{index}.{key}"), path, &error));
-            }
+            must_be_readable(format!("upstreams.{index}.{key}"), path.as_deref(), &mut findings);
         }
     }
+    let server = &config.server;
+    let named = [
+        ("tls_cert_file", &server.tls_cert_file),
+        ("tls_key_file", &server.tls_key_file),
+        ("admin_token_file", &server.admin_token_file),
+    ];
+    for (key, path) in named {
+        must_be_readable(format!("server.{key}"), path.as_deref(), &mut findings);
+    }
     findings
+}
+
+fn must_be_readable(key: String, path: Option<&Path>, findings: &mut Vec<Finding>) {
+    let Some(path) = path else { return };
+    let opened = File::open(path).and_then(|file| file.metadata()).and_then(|metadata| is_file(&metadata));
+    if let Err(error) = opened {
+        findings.push(unreadable(key, path, &error));
+    }
 }
 
 fn read_headers(upstream: &mut UpstreamConfig, index: usize, findings: &mut Vec<Finding>) {

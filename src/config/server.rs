@@ -18,10 +18,19 @@ pub struct ServerConfig {
     /// Where `/livez`, `/readyz` and `/metrics` answer.
     #[serde(deserialize_with = "units::address")]
     pub admin_listen: SocketAddr,
+    /// PEM: with both, the listener speaks TLS and nothing else.
+    #[serde(deserialize_with = "units::optional_path")]
+    pub tls_cert_file: Option<PathBuf>,
+    #[serde(deserialize_with = "units::optional_path")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Holds the token for what the admin listener does not show everybody.
+    #[serde(deserialize_with = "units::optional_path")]
+    pub admin_token_file: Option<PathBuf>,
     /// Where the store and the keys live.
     pub data_dir: PathBuf,
     /// Scheme, host and port that clients use, without a trailing slash. Empty only when `listen`
-    /// is a specified address; then it is `http://<listen>`.
+    /// is a specified address; then it is `http://<listen>`, with TLS
+    /// `https://<listen>`.
     pub public_url: String,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed and appended to.
     #[serde(deserialize_with = "units::networks")]
@@ -69,7 +78,8 @@ impl ServerConfig {
     /// can call that address.
     pub fn derive_public_url(&mut self, bound: SocketAddr) {
         if self.public_url.is_empty() && !bound.ip().is_unspecified() {
-            self.public_url = format!("http://{bound}");
+            let scheme = if self.tls_cert_file.is_some() { "https" } else { "http" };
+            self.public_url = format!("{scheme}://{bound}");
         }
     }
 }

@@ -41,6 +41,11 @@ pub struct UpstreamConfig {
     /// PEM file of the authorities trusted for this upstream instead of the system's.
     #[serde(deserialize_with = "units::optional_path")]
     pub ca_file: Option<PathBuf>,
+    /// PEM: who this node says it is to an upstream that asks for a client certificate.
+    #[serde(deserialize_with = "units::optional_path")]
+    pub client_cert_file: Option<PathBuf>,
+    #[serde(deserialize_with = "units::optional_path")]
+    pub client_key_file: Option<PathBuf>,
     pub headers: HeadersConfig,
     pub cors: CorsConfig,
     pub identity: IdentityConfig,

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 mod follow;
@@ -33,6 +32,8 @@ mod tests;
 pub use follow::Limits;
 pub use head::MAX_LINES;
 pub use wire::{Informational, Wire};
+
+use super::listener::Socket;
 
 use follow::{Follower, Step};
 use wire::Verdict;
@@ -58,7 +59,7 @@ pub enum Protocol {
 
 /// See the module.
 pub struct Framed {
-    stream: TcpStream,
+    stream: Socket,
     wire: Arc<Wire>,
     follower: Follower,
     /// Read, and not yet gone on.
@@ -95,7 +96,7 @@ impl Framed {
     /// # Errors
     /// The client is gone.
     pub async fn accept(
-        mut stream: TcpStream,
+        mut stream: Socket,
         limits: Limits,
         max_stall: Duration,
         wire: Arc<Wire>,
@@ -340,8 +341,7 @@ impl AsyncWrite for Framed {
 impl Drop for Framed {
     fn drop(&mut self) {
         if self.wire.is_reset() {
-            // Nothing is lost if it fails: the body is cut either way.
-            let _ = self.stream.set_zero_linger();
+            self.stream.reset_on_close();
         }
     }
 }

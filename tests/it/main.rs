@@ -23,4 +23,5 @@ mod routing;
 mod sandbox;
 mod submit;
 mod tidy;
+mod tls;
 mod webhook;

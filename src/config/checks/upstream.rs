@@ -69,6 +69,8 @@ fn one(findings: &mut Findings, upstream: &UpstreamConfig, at: &str) {
     if let Some(why) = syntax::base_url_fault(&upstream.url) {
         findings.add(format!("{at}.url"), ConfigError::UpstreamUrlInvalid { upstream: name(), why });
     }
+    let pair = (upstream.client_cert_file.is_some(), upstream.client_key_file.is_some());
+    findings.pair(format!("{at}.client_cert_file"), format!("{at}.client_key_file"), pair);
     findings.timeout(&format!("{at}.timeout"), upstream.timeout);
     findings.timeout(&format!("{at}.idle_timeout"), upstream.idle_timeout);
     findings.add_if(upstream.total_timeout < upstream.timeout, format!("{at}.total_timeout"), || {
