@@ -307,6 +307,11 @@ impl Client {
             rules.judge_connection(origin.tls(), origin.host(), &addresses).map_err(Unsent::Denied)?;
         }
         let stream = dial::connect(&addresses, inner.connect_timeout).await?;
+        if let Some(rules) = &inner.guard {
+            let ends = stream.local_addr().and_then(|local| Ok((local, stream.peer_addr()?)));
+            let (local, peer) = ends.map_err(|_| Unsent::Connect)?;
+            rules.judge_socket(local, peer).map_err(Unsent::Denied)?;
+        }
         let stream = dial::secure(stream, origin, &inner.tls, inner.connect_timeout).await?;
         pool::open(stream, origin, &inner.pool).await
     }

@@ -93,7 +93,8 @@ pub struct Extra {
 ///
 /// # Errors
 /// It cannot start. A drain that did not finish is not an error.
-pub fn run(config: Config, listeners: Listeners, extras: Vec<Extra>) -> Result<(), StartError> {
+pub fn run(mut config: Config, listeners: Listeners, extras: Vec<Extra>) -> Result<(), StartError> {
+    config.note_own_listeners();
     let runtime = runtime(config.server.threads).map_err(StartError::Runtime)?;
     let ended = runtime.block_on(serve(config, listeners, extras));
     // Whatever still runs was given its time.

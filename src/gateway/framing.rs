@@ -29,13 +29,12 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use follow::Limits;
+pub use follow::{Follower, Limits, Step};
 pub use head::MAX_LINES;
 pub use wire::{Informational, Wire};
 
 use super::listener::Socket;
 
-use follow::{Follower, Step};
 use wire::Verdict;
 
 /// Read at once behind bytes that do not decide anything yet.

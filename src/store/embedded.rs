@@ -31,6 +31,9 @@ use crate::seal::Sealed;
 use inbox::{Inbox, Operation};
 use reader::Readers;
 
+#[cfg(test)]
+pub(super) use reader::traced;
+
 pub use open::{OpenError, OpenOptions};
 
 /// A handle to the store; clones share it.

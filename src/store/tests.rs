@@ -389,3 +389,24 @@ async fn calls_that_arrive_together_do_not_exceed_the_limit_together() {
     let accepted = futures_util::future::join_all(calls).await.into_iter().flatten().count();
     assert_eq!(accepted, 7);
 }
+
+#[tokio::test]
+async fn foreign_unknown_and_malformed_ids_run_the_same_statements() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    let (foreign, unknown) = (opened.accept().await, opened.store.ids().next(opened.clock.wall(), 7));
+    let asked = async |who: &str, id: Option<TaskId>| {
+        assert!(opened.store.find(id, "bank", who).await.unwrap().is_none());
+        let run = embedded::traced::with(who);
+        // What is looked for differs and nothing else.
+        let shape = |text: &String| {
+            let value = text.find("task.seq = ").map_or(text.len(), |at| at + "task.seq = ".len());
+            text[..value].to_owned()
+        };
+        run.iter().map(shape).collect::<Vec<_>>()
+    };
+    let first = asked("asks-for-a-foreign-one", Some(foreign)).await;
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert_eq!(asked("asks-for-an-unknown-one", Some(unknown)).await, first);
+    assert_eq!(asked("asks-for-a-malformed-one", None).await, first);
+}
