@@ -218,6 +218,10 @@ impl Client {
         let Some(sent) = patience.bound(link.send(request, &self.inner.pool, origin)).await else {
             return Err(Unanswered::Over(SendError::NoAnswer(NoAnswer::Timeout)));
         };
+        // Dropping the answer closes its connection, so nothing after it is anybody's answer.
+        if sent.as_ref().is_ok_and(|response| has_two_readings(response.headers())) {
+            return Err(Unanswered::Over(SendError::NoAnswer(NoAnswer::Broken)));
+        }
         sent.map_err(|lost| match lost {
             Lost::HandedBack(request) if was_pooled => Unanswered::Again(request),
             Lost::HandedBack(_) => Unanswered::Over(SendError::NotSent(Unsent::Closed)),
@@ -327,6 +331,22 @@ fn frame(request: &mut Request<Body>) {
     if unframed && !headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+}
+
+/// Whether where an answer ends depends on who reads it (RFC 9112, 6.3). The library reads on.
+fn has_two_readings(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let (length, coding) = (lengths.next(), codings.next());
+    let is_plain = |value: &HeaderValue| {
+        let bytes = value.as_bytes();
+        !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit)
+    };
+    lengths.next().is_some()
+        || codings.next().is_some()
+        || (length.is_some() && coding.is_some())
+        || length.is_some_and(|length| !is_plain(length))
+        || coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// What this program calls itself on the wire.

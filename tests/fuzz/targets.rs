@@ -65,8 +65,10 @@ pub fn webhook_uri(input: &[u8], rules: &Rules) {
         assert!(rules.judge_address(address).allowed, "{text:?}");
     } else {
         let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-        let numeric =
-            last.bytes().all(|byte| byte.is_ascii_digit()) || last.to_ascii_lowercase().starts_with("0x");
+        let hex = last.to_ascii_lowercase();
+        let hex =
+            hex.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let numeric = hex || last.bytes().all(|byte| byte.is_ascii_digit());
         assert!(!numeric, "an address in disguise: {text:?}");
     }
 }
