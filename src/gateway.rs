@@ -27,6 +27,7 @@ use crate::upstream::Upstream;
 
 mod answer;
 mod calls;
+mod cancel;
 mod coding;
 pub mod cors;
 pub mod forwarded;
@@ -37,6 +38,7 @@ pub mod path;
 mod proxy;
 pub mod query;
 pub mod refusal;
+pub mod repeat;
 pub mod results;
 pub mod submit;
 mod target;
@@ -51,6 +53,7 @@ use cors::Cors;
 use framing::Informational;
 use query::Mode;
 use refusal::Refusal;
+use repeat::Repeats;
 use submit::AsyncCall;
 use tunnel::Tunnels;
 
@@ -94,8 +97,9 @@ pub struct Gateway {
     pub clock: Clock,
     pub rules: Arc<Rules>,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
-    pub buffer: Semaphore,
+    pub buffer: Arc<Semaphore>,
     pub calls: Arc<Calls>,
+    pub repeats: Repeats,
     pub metrics: Arc<Metrics>,
 }
 

@@ -154,13 +154,7 @@ impl Identity {
                 Mode::Upstream(Asked::new(upstream, question, reach.upstream, limits))
             }
             IdentityMode::Opaque => Mode::Opaque(Box::new(Fingerprint::new(fingerprint_key, upstream))),
-            IdentityMode::None => {
-                tracing::warn!(
-                    upstream,
-                    "identity mode `none`: every caller shares one credentials id and can read every result"
-                );
-                Mode::Shared(Arc::from(ANONYMOUS))
-            }
+            IdentityMode::None => Mode::Shared(Arc::from(ANONYMOUS)),
         };
         Ok(Self { header, mode, revalidation })
     }

@@ -32,7 +32,7 @@ use assemble::Node;
 /// Open connections get this long to end after the drain; what is left is cut.
 const CONNECTIONS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a node does not start. One line each.
+/// Why a node does not start, or not go on. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot listen on {address}: {source}")]
@@ -49,6 +49,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("`server.admin_token_file` cannot be read or is empty; write a token into it")]
     AdminToken,
+    #[error("the store broke because of a defect in Ringback; start again: whatever was accepted is kept")]
+    StoreBroke,
 }
 
 /// The sockets of a node, bound before anything else so that a port in use costs nothing.
@@ -89,14 +91,19 @@ pub struct Extra {
     pub serve: Box<dyn FnOnce(tokio::net::TcpListener, Stop) -> Serving + Send>,
 }
 
-/// Runs a node until it is told to stop by SIGTERM or SIGINT.
+/// Runs a node until it is told to stop by SIGTERM or SIGINT. Calls `ready` once everything serves.
 ///
 /// # Errors
-/// It cannot start. A drain that did not finish is not an error.
-pub fn run(mut config: Config, listeners: Listeners, extras: Vec<Extra>) -> Result<(), StartError> {
+/// It cannot start, or its store broke. A drain that did not finish is not an error.
+pub fn run(
+    mut config: Config,
+    listeners: Listeners,
+    extras: Vec<Extra>,
+    ready: impl FnOnce(),
+) -> Result<(), StartError> {
     config.note_own_listeners();
     let runtime = runtime(config.server.threads).map_err(StartError::Runtime)?;
-    let ended = runtime.block_on(serve(config, listeners, extras));
+    let ended = runtime.block_on(serve(config, listeners, extras, ready));
     // Whatever still runs was given its time.
     runtime.shutdown_background();
     ended
@@ -117,7 +124,12 @@ fn runtime(threads: usize) -> io::Result<Runtime> {
     }
 }
 
-async fn serve(config: Config, listeners: Listeners, extras: Vec<Extra>) -> Result<(), StartError> {
+async fn serve(
+    config: Config,
+    listeners: Listeners,
+    extras: Vec<Extra>,
+    ready: impl FnOnce(),
+) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(StartError::Runtime)?;
     let server = &config.server;
     let tls = match (&server.tls_cert_file, &server.tls_key_file) {
@@ -162,8 +174,13 @@ async fn serve(config: Config, listeners: Listeners, extras: Vec<Extra>) -> Resu
     readiness.one_serves();
     connections.close();
     servers.close();
+    ready();
 
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        // Nothing that is held could be written: there is nothing to finish.
+        () = node.store.failed() => return Err(StartError::StoreBroke),
+    }
     tracing::info!("stopping: finishing what is held");
     stop.cancel();
     let drain = async {
@@ -174,6 +191,7 @@ async fn serve(config: Config, listeners: Listeners, extras: Vec<Extra>) -> Resu
         () = tokio::time::sleep(config.server.drain_timeout) => {
             tracing::warn!("the drain timeout is over; what is still held is due again at the next start");
         }
+        () = node.store.failed() => return Err(StartError::StoreBroke),
         () = signals.next() => tracing::warn!("second signal: stopping at once"),
     }
     ended.cancel();

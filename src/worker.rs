@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -108,15 +109,11 @@ impl Worker {
     async fn give_back(&self) {
         let now = self.workshop.clock.steady();
         let store = &self.workshop.store;
-        for lane in store.lanes() {
-            for task in lane.ready.take_all() {
-                // If the store cannot write now, the next start gives it back.
-                let _ = store.release_task(task.seq, task.lease, now).await;
-            }
-        }
-        for delivery in store.deliveries().take_all() {
-            let _ = store.release_delivery(delivery.seq, delivery.lease, now).await;
-        }
+        // Together, so that they share commits. If the store cannot write now, the next start gives back.
+        let tasks = store.lanes().iter().flat_map(|lane| lane.ready.take_all());
+        join_all(tasks.map(|task| store.release_task(task.seq, task.lease, now))).await;
+        let deliveries = store.deliveries().take_all();
+        join_all(deliveries.iter().map(|held| store.release_delivery(held.seq, held.lease, now))).await;
     }
 }
 
@@ -141,17 +138,20 @@ async fn dispatch_tasks(
 
 async fn run_task(workshop: Arc<Workshop>, index: usize, mut task: ReadyTask, permit: OwnedSemaphorePermit) {
     let bench = &workshop.benches[index];
+    let Some(taken_up) = bench.lane.cancellations.take_up(task.seq, task.lease) else { return };
     let _in_flight = bench.lane.load.in_flight();
     let carried = task.carried.take();
     let attempt = AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried)).catch_unwind();
-    let delivery = if let Ok(delivery) = attempt.await {
+    // Cancelled: the connection is dropped with the attempt; what happened is written already.
+    let Some(attempt) = taken_up.unless_cancelled(attempt).await else { return };
+    let delivery = if let Ok(delivery) = attempt {
         delivery
     } else {
         tracing::error!(upstream = bench.lane.name, "a task panicked; it ends with internal_error");
         attempt::end_internal(&workshop, bench, &task, Reason::Panicked).await;
         None
     };
-    drop(permit);
+    drop((permit, taken_up));
     if let Some(delivery) = delivery {
         let _outside = bench.lane.load.outside();
         deliver::first_try(&workshop, delivery).await;

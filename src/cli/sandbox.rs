@@ -54,9 +54,7 @@ impl Sandbox {
         let listeners = serve::bind(&mut config)?;
         let bank = ::sandbox::Bank::open(&config.server.data_dir.join("bank"))?;
         let inbox = ::sandbox::Inbox::new();
-        if let Some(guide) = Guide::new(&config, UPSTREAM, bank_address, inbox_address) {
-            print(&guide.text())?;
-        }
+        let guide = Guide::new(&config, UPSTREAM, bank_address, inbox_address);
         let extras = vec![
             Extra {
                 name: "bank",
@@ -69,7 +67,10 @@ impl Sandbox {
                 serve: Box::new(move |listener, stop| Box::pin(inbox.serve(listener, stop))),
             },
         ];
-        Ok(service::run(config, listeners, extras)?)
+        Ok(service::run(config, listeners, extras, || {
+            // A guide nobody can read is no reason to stop.
+            let _ = guide.map(|guide| print(&guide.text()));
+        })?)
     }
 
     /// Flags that were typed lie above the file, the sandbox's own settings below it.

@@ -20,7 +20,7 @@ impl Serve {
         let mut config = Config::load(self.config.sources())?;
         warn_of_relaxations(&config);
         let listeners = bind(&mut config)?;
-        Ok(service::run(config, listeners, Vec::new())?)
+        Ok(service::run(config, listeners, Vec::new(), || {})?)
     }
 }
 

@@ -100,6 +100,7 @@ fn server(findings: &mut Findings, server: &ServerConfig) {
     findings.range("server.max_header_bytes", server.max_header_bytes, SMALLEST_HEADER_LIMIT, largest);
     findings.timeout("server.header_timeout", server.header_timeout);
     findings.timeout("server.body_timeout", server.body_timeout);
+    findings.timeout("server.body_total_timeout", server.body_total_timeout);
     findings.at_once("server.max_connections", server.max_connections);
     findings.at_once("server.max_calls", server.max_calls);
     findings.at_once("server.max_calls_per_credentials", server.max_calls_per_credentials);

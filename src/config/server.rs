@@ -59,6 +59,9 @@ pub struct ServerConfig {
     /// Longest pause between two pieces of a task's body.
     #[serde(deserialize_with = "units::duration")]
     pub body_timeout: Duration,
+    /// Longest whole body of a task, however it comes.
+    #[serde(deserialize_with = "units::duration")]
+    pub body_total_timeout: Duration,
     /// Open client connections.
     pub max_connections: usize,
     /// Calls in progress, over all connections; above it they are refused with 503.

@@ -76,10 +76,19 @@ pub fn decode(
 ) -> GatewayBody {
     let reader = StreamReader::new(body.map_err(std::io::Error::other).boxed());
     match coding {
-        Coding::Gzip => stream(GzipDecoder::new(reader)),
+        Coding::Gzip => {
+            // A file of several members is one body (RFC 1952, 2.2); so are frames (RFC 8878, 3.1).
+            let mut decoder = GzipDecoder::new(reader);
+            decoder.multiple_members(true);
+            stream(decoder)
+        }
         Coding::Deflate => stream(ZlibDecoder::new(reader)),
         Coding::Brotli => stream(BrotliDecoder::new(reader)),
-        Coding::Zstd => stream(ZstdDecoder::new(reader)),
+        Coding::Zstd => {
+            let mut decoder = ZstdDecoder::new(reader);
+            decoder.multiple_members(true);
+            stream(decoder)
+        }
     }
 }
 
@@ -122,6 +131,31 @@ mod tests {
         }
         for accept in ["", "identity", "br", "gzip;q=0", "gzip; q=0.000, *", "*;q=0"] {
             assert!(!takes(Some(accept)), "{accept:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_several_members_is_decoded_to_its_end() {
+        use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
+        use tokio::io::AsyncWriteExt as _;
+
+        for coding in [Coding::Gzip, Coding::Zstd] {
+            let mut coded = Vec::new();
+            for part in ["one ", "two"] {
+                let mut member = Vec::new();
+                if coding == Coding::Gzip {
+                    let mut encoder = GzipEncoder::new(&mut member);
+                    encoder.write_all(part.as_bytes()).await.unwrap();
+                    encoder.shutdown().await.unwrap();
+                } else {
+                    let mut encoder = ZstdEncoder::new(&mut member);
+                    encoder.write_all(part.as_bytes()).await.unwrap();
+                    encoder.shutdown().await.unwrap();
+                }
+                coded.extend(member);
+            }
+            let body = decode(coding, futures_util::stream::iter([Ok(Bytes::from(coded))]));
+            assert_eq!(body.collect().await.unwrap().to_bytes(), "one two", "{coding:?}");
         }
     }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::answer::{STATUS, TASK, UPSTREAM_STATUS, json_body};
+use super::cancel::cancel;
 use super::coding::{self, Coding};
 use super::refusal::Refusal;
 use super::submit::{Waiting, identify};
@@ -57,7 +58,11 @@ pub async fn results(
     below: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response<GatewayBody>, Refusal> {
-    let mut response = match answer(gateway, route, method, id, below, headers).await {
+    let answered = answer(gateway, route, method, id, below, headers).await;
+    if let Err(refusal) = &answered {
+        gateway.metrics.refused(refusal.code());
+    }
+    let mut response = match answered {
         Ok(response) => response,
         Err(refusal @ Refusal::ResultsExpired) => {
             let mut response = own(refusal.into_response());
@@ -66,7 +71,7 @@ pub async fn results(
         }
         Err(Refusal::MethodNotAllowed(method)) => {
             let mut response = own(Refusal::MethodNotAllowed(method).into_response());
-            insert(response.headers_mut(), header::ALLOW, "GET, HEAD");
+            insert(response.headers_mut(), header::ALLOW, "GET, HEAD, DELETE");
             response
         }
         Err(refusal) => own(refusal.into_response()),
@@ -102,7 +107,7 @@ async fn answer(
     below: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response<GatewayBody>, Refusal> {
-    if !matches!(*method, Method::GET | Method::HEAD) {
+    if !matches!(*method, Method::GET | Method::HEAD | Method::DELETE) {
         return Err(Refusal::MethodNotAllowed(method.to_string()));
     }
     let caller = identify(gateway, route, headers).await?;
@@ -114,6 +119,9 @@ async fn answer(
         .map_err(|_| Refusal::StoreUnavailable)?;
     // A row was found, so the id is one.
     let (Some(found), Some(id)) = (found, id) else { return Err(Refusal::TaskNotFound) };
+    if *method == Method::DELETE {
+        return cancel(gateway, route, id, &caller.credentials_id, found).await;
+    }
     match found {
         Found::Waiting(status) => Ok(waiting(route, id, status)),
         Found::Expired => Err(Refusal::ResultsExpired),
@@ -142,7 +150,7 @@ fn about(id: &str, status: Status, body: GatewayBody) -> Response<GatewayBody> {
     response
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
@@ -238,7 +246,11 @@ impl Pieces {
     }
 }
 
-fn failed(gateway: &Gateway, id: TaskId, result: StoredResult) -> Result<Response<GatewayBody>, Refusal> {
+pub(super) fn failed(
+    gateway: &Gateway,
+    id: TaskId,
+    result: StoredResult,
+) -> Result<Response<GatewayBody>, Refusal> {
     let upstreams = match result.error {
         None => None,
         Some(sealed) => {
@@ -258,6 +270,11 @@ fn failed(gateway: &Gateway, id: TaskId, result: StoredResult) -> Result<Respons
     }
     if result.effect_unknown {
         details.insert(String::from("outcome"), Value::from("unknown"));
+    }
+    if let Some(sent_at) = result.sent_at {
+        details.insert(String::from("sent_at"), Value::from(sent_at.to_rfc3339()));
+        details.insert(String::from("bytes_sent"), Value::from(result.bytes_sent));
+        details.insert(String::from("cause"), Value::from(result.cause));
     }
     let id = id.to_string();
     let body = Failed {

@@ -3,6 +3,7 @@
 //! Everything that can refuse a call without its body does so before the body is read. A refused call
 //! has stored nothing and called nobody.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,11 +11,12 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use serde::Serialize;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::answer::json_body;
 use super::refusal::Refusal;
+use super::repeat::{IdempotencyKey, Identical};
 use super::{Gateway, GatewayBody, Route};
 use crate::clock::Timestamp;
 use crate::guard::WebhookUri;
@@ -22,7 +24,7 @@ use crate::header_block;
 use crate::identity::{Caller, Rejection};
 use crate::seal::{CHUNK_BYTES, Column, Place, Sealed, TaskKey};
 use crate::secret::Secret;
-use crate::store::{Carried, NewTask, StoreError, TaskFacts};
+use crate::store::{Accepted, Carried, NewTask, Repeatable, StoreError, TaskFacts};
 use crate::task::Status;
 
 /// A task handed off carries its request in the clear up to this size; a larger one is read back, so
@@ -65,12 +67,14 @@ pub async fn submit(
     route: &Route,
     call: AsyncCall,
 ) -> Result<Response<GatewayBody>, Refusal> {
+    IdempotencyKey::of(&call.headers)?;
     let webhook_uri = call.webhook_uri.map(|uri| judge_webhook_uri(gateway, uri)).transpose()?;
     let caller = identify(gateway, route, &call.headers).await?;
     if gateway.store.is_full() {
         return Err(Refusal::BacklogFull);
     }
-    let (body, _buffered) = read_body(gateway, call.body).await?;
+    let reading = timeout(gateway.server.body_total_timeout, read_body(gateway, call.body));
+    let (body, buffered) = reading.await.map_err(|_| Refusal::BodyTimeout)??;
 
     let mut headers = call.headers;
     if let Some(host) = call.client_host {
@@ -91,16 +95,42 @@ pub async fn submit(
         accepted_at: wall,
     };
     let deadline = deadline(now, wall, route.config.retry.deadline, caller.expires_at);
+    let repeatable = repeatable(gateway, route, &facts, &headers, &body)?;
     let task = new_task(gateway, route, facts, headers, body, now, deadline);
-    gateway.store.accept(task).await.map_err(|error| match error {
+    let task = NewTask { repeatable, buffered, ..task };
+    let accepted_as = gateway.store.accept(task).await.map_err(|error| match error {
         StoreError::Full => Refusal::BacklogFull,
         StoreError::FullForCredentials => Refusal::CredentialsBacklogFull,
         StoreError::Unavailable => Refusal::StoreUnavailable,
     })?;
-    route.metrics.accepted.inc();
-    let id = id.to_string();
+    let id = match accepted_as {
+        Accepted::New => id,
+        Accepted::Before(id) => id,
+        Accepted::OtherCall => return Err(Refusal::KeyReused),
+    }
+    .to_string();
     tracing::debug!(task = id, upstream = route.config.name, "accepted");
     Ok(accepted(&route.uris.results_uri_of(&id), &id))
+}
+
+/// What the store compares a call with an `Idempotency-Key` by; `None` without one.
+fn repeatable(
+    gateway: &Gateway,
+    route: &Route,
+    facts: &TaskFacts,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Option<Box<Repeatable>>, Refusal> {
+    let Some(key) = IdempotencyKey::of(headers)? else { return Ok(None) };
+    let call = Identical {
+        upstream: &route.config.name,
+        credentials_id: &facts.credentials_id,
+        method: &facts.method,
+        path: &facts.path,
+        query: facts.query.as_deref(),
+        body,
+    };
+    Ok(Some(Box::new(gateway.repeats.hash(key, &call))))
 }
 
 fn judge_webhook_uri(gateway: &Gateway, uri: String) -> Result<Secret, Refusal> {
@@ -160,7 +190,10 @@ fn new_task(
         accepted_at: facts.accepted_at,
         now,
         deadline,
+        repeatable: None,
         carried: small.then(|| Box::new(Carried { task: facts, headers, body })),
+        buffered: None,
+        accepted: route.metrics.accepted.clone(),
     }
 }
 
@@ -178,7 +211,7 @@ fn seal_body(key: &TaskKey, body: &[u8]) -> Vec<Sealed> {
 async fn read_body(
     gateway: &Gateway,
     mut body: Incoming,
-) -> Result<(Bytes, Option<SemaphorePermit<'_>>), Refusal> {
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
     let limit = gateway.server.max_body_bytes;
     let too_large = || Refusal::BodyTooLarge(limit);
     if body.size_hint().lower() > limit {
@@ -208,15 +241,11 @@ async fn read_body(
 }
 
 /// Takes as much of the shared memory as `length` bytes need, in all.
-fn hold<'g>(
-    gateway: &'g Gateway,
-    held: &mut Option<SemaphorePermit<'g>>,
-    length: u64,
-) -> Result<(), Refusal> {
+fn hold(gateway: &Gateway, held: &mut Option<OwnedSemaphorePermit>, length: u64) -> Result<(), Refusal> {
     let units = u32::try_from(length.div_ceil(BUFFER_UNIT)).unwrap_or(u32::MAX);
     let has = held.as_ref().map_or(0, |held| u32::try_from(held.num_permits()).unwrap_or(u32::MAX));
     let Some(more) = units.checked_sub(has).filter(|more| *more > 0) else { return Ok(()) };
-    let more = gateway.buffer.try_acquire_many(more).map_err(|_| Refusal::BacklogFull)?;
+    let more = Arc::clone(&gateway.buffer).try_acquire_many_owned(more).map_err(|_| Refusal::BacklogFull)?;
     match held {
         Some(held) => held.merge(more),
         None => *held = Some(more),

@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 use crate::client::{self, Client, SendError, TlsRoots, full_body};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamConfig};
-use crate::gateway::{Calls, Gateway, Route, Routes, cors::Cors, submit};
+use crate::gateway::{Calls, Gateway, Route, Routes, cors::Cors, repeat::Repeats, submit};
 use crate::guard::Rules;
 use crate::identity::{FetchError, Identity, Reach};
 use crate::outcome::{NoAnswer, RetryPolicy};
@@ -101,7 +101,8 @@ impl Node {
             ring,
             clock,
             rules,
-            buffer: Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes)),
+            buffer: Arc::new(Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes))),
+            repeats: Repeats::new(&fingerprint_key),
             calls: Calls::new(config.server.max_calls, config.server.max_calls_per_credentials),
             metrics: Arc::clone(&metrics),
         };

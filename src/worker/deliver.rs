@@ -21,9 +21,6 @@ use crate::store::{AttemptRecord, DeliveryEnd, ReadyDelivery, TaskFacts};
 use crate::task::FinalStatus;
 use crate::webhook::{DeliveryFailure, DeliveryOutcome, Message};
 
-/// A delivery that found no place at its host comes back after this, give or take a half.
-const NO_PLACE_PAUSE: Duration = Duration::from_millis(500);
-
 /// A delivery of an upstream that is not configured now comes back after this.
 const UNCONFIGURED_PAUSE: Duration = Duration::from_mins(1);
 
@@ -53,7 +50,8 @@ impl Reserved {
         // A URI that today's rules refuse takes the slow path, where the refusal is written down.
         let uri = WebhookUri::parse(facts.webhook_uri.as_ref()?.expose(), &workshop.rules).ok()?;
         let any = workshop.delivery_permits.try_any_host()?;
-        let host = workshop.delivery_permits.try_host(&uri.host_key())?;
+        let now = workshop.clock.steady();
+        let host = workshop.delivery_permits.try_host(&uri.host_key(), now).ok()?;
         let message = message(workshop, bench, facts, said);
         Some(Self { uri, message, _any: any, _host: host })
     }
@@ -70,10 +68,13 @@ pub(super) async fn first_try(workshop: &Workshop, delivery: FirstTry) {
 /// Makes an attempt of a delivery that rested in the store.
 pub(super) async fn later_try(workshop: &Workshop, delivery: &ReadyDelivery) {
     match load(workshop, delivery.seq).await {
-        Ok(Loaded::Ready { uri, message }) => match workshop.delivery_permits.try_host(&uri.host_key()) {
-            Some(_place) => try_once(workshop, delivery, &uri, &message).await,
-            None => release(workshop, delivery, NO_PLACE_PAUSE.mul_f64(0.5 + rand::random::<f64>())).await,
-        },
+        Ok(Loaded::Ready { uri, message }) => {
+            match workshop.delivery_permits.try_host(&uri.host_key(), workshop.clock.steady()) {
+                Ok(_place) => try_once(workshop, delivery, &uri, &message).await,
+                // Spread, so that those turned away together do not come back together.
+                Err(pause) => release(workshop, delivery, pause.mul_f64(0.5 + rand::random::<f64>())).await,
+            }
+        }
         Ok(Loaded::Refused) => {
             let outcome = DeliveryOutcome::Failed { why: DeliveryFailure::AddressDenied("uri") };
             settle(workshop, delivery, outcome, 0).await;
@@ -113,7 +114,7 @@ async fn settle(workshop: &Workshop, delivery: &ReadyDelivery, outcome: Delivery
     let now = workshop.clock.steady();
     let decision =
         delivery::decide(number, delivered, &workshop.delivery_backoff, now, rand::random::<f64>());
-    let (end, outcome_is) = act_on(workshop, decision, outcome, number, now);
+    let (end, outcome_is) = act_on(workshop, decision, outcome, number, now, status);
     let record =
         AttemptRecord { number, ended_at: workshop.clock.wall(), took_ms, outcome: outcome_is, status };
     insist(|| workshop.store.settle_delivery(delivery.seq, delivery.lease, record, end)).await;
@@ -126,6 +127,7 @@ fn act_on(
     outcome: DeliveryOutcome,
     number: u32,
     now: Timestamp,
+    status: Option<u16>,
 ) -> (DeliveryEnd, Outcome) {
     let metrics = &workshop.delivery_metrics;
     let why = match outcome {
@@ -139,12 +141,23 @@ fn act_on(
         }
         DeliveryDecision::Retry { due_at } => {
             metrics.retried.inc();
-            tracing::debug!(why, attempt = number, retry_in_ms = due_at.0 - now.0, "webhook not delivered");
+            tracing::debug!(
+                why,
+                status,
+                attempt = number,
+                retry_in_ms = due_at.0 - now.0,
+                "webhook not delivered"
+            );
             (DeliveryEnd::Retry { due_at }, Outcome::Transient)
         }
         DeliveryDecision::GiveUp => {
             metrics.given_up.inc();
-            tracing::warn!(why, attempts = number, "webhook given up; the result can still be fetched");
+            tracing::warn!(
+                why,
+                status,
+                attempts = number,
+                "webhook given up; the result can still be fetched"
+            );
             (DeliveryEnd::GivenUp, Outcome::Fatal)
         }
     }

@@ -4,14 +4,64 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Timestamp;
+
+/// A delivery that finds no place at its host stays away this long at first, give or take a half …
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+
+/// … and this long at most.
+const PAUSE_MAX: Duration = Duration::from_mins(1);
+
+/// So many are turned away for each one let in before the pause grows.
+const TURNED_AWAY_EACH: u64 = 10;
 
 /// The places.
 pub struct DeliveryPermits {
     all: Arc<Semaphore>,
     per_host: usize,
-    hosts: Arc<Mutex<HashMap<String, usize>>>,
+    hosts: Hosts,
+}
+
+type Hosts = Arc<Mutex<HashMap<String, Host>>>;
+
+/// What happened at one host since the pause was last judged.
+struct Host {
+    taken: usize,
+    pause: Duration,
+    judged_at: Timestamp,
+    let_in: u64,
+    turned_away: u64,
+}
+
+impl Host {
+    fn new(now: Timestamp) -> Self {
+        Self { taken: 0, pause: PAUSE_MIN, judged_at: now, let_in: 0, turned_away: 0 }
+    }
+
+    /// Judges once a pause: a burst at a quick host must not be taken for a host that hangs.
+    fn judge(&mut self, now: Timestamp) {
+        if self.judged_at.until(now) < self.pause {
+            return;
+        }
+        self.pause = next_pause(self.pause, self.let_in, self.turned_away);
+        (self.judged_at, self.let_in, self.turned_away) = (now, 0, 0);
+    }
+}
+
+/// Twice as long while most ask in vain, half as long while few do.
+fn next_pause(pause: Duration, let_in: u64, turned_away: u64) -> Duration {
+    let pause = if turned_away > TURNED_AWAY_EACH * let_in {
+        pause * 2
+    } else if turned_away * 2 < TURNED_AWAY_EACH * let_in {
+        pause / 2
+    } else {
+        pause
+    };
+    pause.clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
 impl DeliveryPermits {
@@ -29,31 +79,35 @@ impl DeliveryPermits {
         Arc::clone(&self.all).try_acquire_owned().ok()
     }
 
-    /// A place at this host, if one is free now.
-    pub(super) fn try_host(&self, host: &str) -> Option<HostPermit> {
+    /// A place at this host, if one is free now; else how long to stay away. All that wait for a receiver
+    /// that hangs must not keep the store busy by asking over and over.
+    pub(super) fn try_host(&self, host: &str, now: Timestamp) -> Result<HostPermit, Duration> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         // Hosts without attempts leave the map, so it never holds more than attempts in flight.
-        let taken = hosts.entry(host.to_owned()).or_insert(0);
-        if *taken >= self.per_host {
-            return None;
+        let at = hosts.entry(host.to_owned()).or_insert_with(|| Host::new(now));
+        at.judge(now);
+        if at.taken >= self.per_host {
+            at.turned_away += 1;
+            return Err(at.pause);
         }
-        *taken += 1;
-        Some(HostPermit { hosts: Arc::clone(&self.hosts), host: host.to_owned() })
+        at.taken += 1;
+        at.let_in += 1;
+        Ok(HostPermit { hosts: Arc::clone(&self.hosts), host: host.to_owned() })
     }
 }
 
 /// A place at one host, given back when dropped.
 pub(super) struct HostPermit {
-    hosts: Arc<Mutex<HashMap<String, usize>>>,
+    hosts: Hosts,
     host: String,
 }
 
 impl Drop for HostPermit {
     fn drop(&mut self) {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = hosts.get_mut(&self.host) {
-            *taken -= 1;
-            if *taken == 0 {
+        if let Some(at) = hosts.get_mut(&self.host) {
+            at.taken -= 1;
+            if at.taken == 0 {
                 hosts.remove(&self.host);
             }
         }
@@ -62,17 +116,75 @@ impl Drop for HostPermit {
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+    use std::collections::{BinaryHeap, VecDeque};
+
     use super::*;
 
     #[test]
     fn a_host_that_holds_all_its_places_leaves_the_others_theirs() {
         let permits = DeliveryPermits::new(10, 2);
-        let held = [permits.try_host("slow:443"), permits.try_host("slow:443")];
-        assert!(held.iter().all(Option::is_some));
-        assert!(permits.try_host("slow:443").is_none());
-        assert!(permits.try_host("quick:443").is_some());
+        let at = |host| permits.try_host(host, Timestamp(0));
+        let held = [at("slow:443"), at("slow:443")];
+        assert!(held.iter().all(Result::is_ok));
+        assert!(at("slow:443").is_err());
+        assert!(at("quick:443").is_ok());
         drop(held);
-        assert!(permits.try_host("slow:443").is_some());
+        assert!(at("slow:443").is_ok());
         assert!(permits.hosts.lock().unwrap().is_empty());
+    }
+
+    #[derive(Default)]
+    struct Asked {
+        let_in: u64,
+        turned_away: u64,
+        last_let_in: i64,
+    }
+
+    /// `waiting` deliveries, all due at once, ask one host for a place and hold it for `hold` ms. Counts
+    /// what happens between `from` and `to` ms.
+    fn ask(waiting: i64, hold: i64, from: i64, to: i64) -> Asked {
+        let permits = DeliveryPermits::new(1_000, 64);
+        let mut due: BinaryHeap<_> = (0..waiting).map(|number| Reverse((0, number))).collect();
+        let mut taken = VecDeque::new();
+        let mut asked = Asked::default();
+        while let Some(Reverse((now, number))) = due.pop().filter(|Reverse((now, _))| *now < to) {
+            while taken.front().is_some_and(|(until, _)| *until <= now) {
+                taken.pop_front();
+            }
+            let counted = u64::from(now >= from);
+            match permits.try_host("host:443", Timestamp(now)) {
+                Ok(place) => {
+                    taken.push_back((now + hold, place));
+                    asked.let_in += counted;
+                    asked.last_let_in = now;
+                }
+                Err(pause) => {
+                    asked.turned_away += counted;
+                    // Spread as by chance: half to one and a half of the pause.
+                    let chance = 500 + number * 7919 % 1_000;
+                    let pause = i64::try_from(pause.as_millis()).unwrap();
+                    due.push(Reverse((now + pause * chance / 1_000, number)));
+                }
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn a_host_that_hangs_is_asked_ever_less_by_all_that_wait_for_it() {
+        let few = ask(3_000, 10_000, 240_000, 300_000);
+        assert!(few.turned_away <= 30 * few.let_in, "{} for {}", few.turned_away, few.let_in);
+        let many = ask(30_000, 10_000, 240_000, 300_000);
+        // Each once a minute, give or take a half.
+        assert!(many.turned_away <= 60_000, "{}", many.turned_away);
+        assert!(few.let_in >= 64 * 3 && many.let_in >= 64 * 3, "{} {}", few.let_in, many.let_in);
+    }
+
+    #[test]
+    fn a_burst_at_a_quick_host_is_soon_over() {
+        let asked = ask(2_000, 5, 0, 60_000);
+        assert_eq!(asked.let_in, 2_000);
+        assert!(asked.last_let_in < 5_000, "{}", asked.last_let_in);
     }
 }

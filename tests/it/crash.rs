@@ -82,6 +82,7 @@ async fn killed_while_running_a_safe_task_is_run_again() {
 
     succeeded(&node, &task).await;
     assert_eq!(calls(&upstream, "/x"), 2);
+    receiver.wait_for_task(&task.id, 1).await;
     settled(&node, &receiver).await;
     assert_eq!(receiver.tries_for(&task.id).len(), 1);
 }
@@ -147,6 +148,7 @@ async fn killed_between_retries_a_task_goes_on_where_it_was() {
     assert_eq!(failed["error_details"]["reason"], "retries_exhausted");
     assert_eq!(failed["error_details"]["attempts"], 4);
     assert_eq!(calls(&upstream, "/x"), 4, "attempts are counted across the restart");
+    receiver.wait_for_task(&task.id, 1).await;
     settled(&node, &receiver).await;
     assert_eq!(receiver.tries_for(&task.id).len(), 1);
 }

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
+use crate::support::eventually;
 use crate::support::issuer::{self, Key, claims, now};
 use crate::support::node::{Node, PREFIX, Setup, Task};
 use crate::support::peer::Upstream;
@@ -219,7 +220,10 @@ async fn an_opaque_credential_can_be_in_any_header() {
     let node = setup.start().await;
     let first = credentials_id(&node, &receiver, "x-api-key", "Key One").await;
     assert_ne!(credentials_id(&node, &receiver, "x-api-key", "Key Two").await, first);
-    let before = node.rows();
+    let before = eventually("the deliveries are settled", async || {
+        Some(node.rows()).filter(|rows| rows["delivery"] == 0)
+    })
+    .await;
     let refused = node.get("/x?async=true").bearer("token").send().await;
     refused.is_refusal(401, "invalid_token");
     let sentence = refused.json()["error_description"].as_str().expect("a sentence").to_lowercase();

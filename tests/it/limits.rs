@@ -71,3 +71,19 @@ async fn calls_in_progress_are_limited_by_credential_and_in_all() {
     })
     .await;
 }
+
+/// A byte now and then keeps every pause short.
+#[tokio::test]
+async fn a_body_that_trickles_for_ever_is_not_read_for_ever() {
+    let upstream = Upstream::start().await;
+    let node = Setup::new(&upstream).set("server.body_total_timeout", "200ms").start().await;
+    let before = node.rows();
+    let trickle = futures_util::stream::unfold((), |()| async {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        Some((bytes::Bytes::from_static(b"a"), ()))
+    });
+    let refused = node.post("/x?async=true").stream(trickle).send().await;
+    refused.is_refusal(408, "body_timeout");
+    assert_eq!(node.rows(), before);
+    upstream.saw_nobody();
+}

@@ -132,7 +132,8 @@ fn module(source: &Source) -> String {
 #[test]
 fn imports_point_one_way() {
     let mut wrong = Vec::new();
-    for source in sources(&["src"]) {
+    // What tests a module may stand above it: a gateway is tested in the node that holds it.
+    for source in sources(&["src"]).into_iter().filter(|source| !source.path.contains("/tests")) {
         let (own, imports) = (module(&source), imports(&source));
         if DOMAIN.contains(&own.as_str()) {
             let outside = imports.iter().filter(|name| !DOMAIN.contains(&name.as_str()));

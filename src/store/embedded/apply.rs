@@ -6,14 +6,15 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::backlog::Owner;
+use super::cancel;
 use super::claim::new_lease;
 use super::inbox::Operation;
 use crate::clock::Timestamp;
-use crate::id::Seq;
+use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
 use crate::seal::Sealed;
 use crate::store::{
-    Announce, AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, NewResult, NewTask, Settled,
+    Accepted, Announce, AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, NewResult, NewTask, Settled,
 };
 use crate::task::FinalStatus;
 
@@ -25,6 +26,21 @@ pub(super) struct Effect {
     pub delivery_due: Option<Timestamp>,
     /// A task became final, or is gone.
     pub finished: Option<Owner>,
+    /// A lease that ended because its task was cancelled, with the lane's upstream id.
+    pub cancelled: Option<(i64, Seq, LeaseToken)>,
+}
+
+/// Whether the task's idempotency key is there already, written earlier or earlier in this transaction.
+pub(super) fn known(connection: &Connection, task: &NewTask) -> rusqlite::Result<Option<Accepted>> {
+    let Some(repeatable) = &task.repeatable else { return Ok(None) };
+    connection
+        .prepare_cached("SELECT call_hash, task_id FROM idempotency WHERE key_hash = ?1")?
+        .query_row([&repeatable.key], |row| {
+            let same = row.get::<_, [u8; 32]>(0)? == repeatable.call;
+            let id = TaskId::from_bytes(row.get(1)?);
+            Ok(if same { Accepted::Before(id) } else { Accepted::OtherCall })
+        })
+        .optional()
 }
 
 /// accept: the task, its request and its state. With a lease it is handed off, else it rests, due now.
@@ -75,6 +91,13 @@ pub(super) fn accept(
             lease.map_or(0, LeaseToken::as_i64),
             Owner::of(upstream, &task.credentials_id).0
         ])?;
+    if let Some(repeatable) = &task.repeatable {
+        connection
+            .prepare_cached(
+                "INSERT INTO idempotency (seq, key_hash, call_hash, task_id) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![seq, repeatable.key, repeatable.call, task.id.as_bytes()])?;
+    }
     Ok(())
 }
 
@@ -83,7 +106,8 @@ pub(super) fn operation(
     operation: &Operation,
 ) -> rusqlite::Result<(Settled, Effect)> {
     match operation {
-        Operation::Started { seq, lease, number, .. } => started(connection, *seq, *lease, *number),
+        Operation::Started { seq, lease, number, at, .. } => started(connection, *seq, *lease, *number, *at),
+        Operation::Cancel { seq, now, .. } => cancel::cancel(connection, *seq, *now),
         Operation::SettleAttempt { seq, lease, record, end, .. } => {
             settle_attempt(connection, *seq, *lease, record.as_ref(), end)
         }
@@ -118,10 +142,11 @@ fn started(
     seq: Seq,
     lease: LeaseToken,
     number: u32,
+    at: Timestamp,
 ) -> rusqlite::Result<(Settled, Effect)> {
     let changed = connection
-        .prepare_cached("UPDATE state SET started = ?3 WHERE seq = ?1 AND lease = ?2")?
-        .execute(params![seq.0, lease.as_i64(), number])?;
+        .prepare_cached("UPDATE state SET started = ?3, started_at = ?4 WHERE seq = ?1 AND lease = ?2")?
+        .execute(params![seq.0, lease.as_i64(), number, at.0])?;
     Ok(settled(changed, Effect::default()))
 }
 
@@ -178,7 +203,7 @@ fn settle_attempt(
 }
 
 /// The access token, the headers and the body are needed no more.
-fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
+pub(super) fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
     let chunks: Option<u32> = connection
         .prepare_cached("DELETE FROM request WHERE seq = ?1 RETURNING chunks")?
         .query_row([seq.0], |row| row.get(0))
@@ -189,7 +214,7 @@ fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn write_result(
+pub(super) fn write_result(
     connection: &Connection,
     seq: Seq,
     result: &NewResult,
@@ -198,8 +223,8 @@ fn write_result(
     connection
         .prepare_cached(
             "INSERT INTO result (seq, succeeded, finished_at, attempts, upstream_status, headers, body, chunks,
-                                 length, failure, reason, effect_unknown, error)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                                 length, failure, reason, effect_unknown, error, sent_at, bytes_sent, cause)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         )?
         .execute(params![
             seq.0,
@@ -215,9 +240,13 @@ fn write_result(
             result.failure.map(|failure| failure.reason.as_str()),
             result.failure.is_some_and(|failure| failure.effect_unknown),
             result.error.as_ref().map(Sealed::as_stored),
+            result.unanswered.map(|sent| sent.sent_at.0),
+            result.unanswered.and_then(|sent| i64::try_from(sent.bytes_sent?).ok()),
+            result.unanswered.map(|sent| sent.cause.as_str()),
         ])?;
-    if earlier_attempts > 0 || result.staged > 0 {
-        // An earlier attempt, or a body that was dropped, may have staged more than this result has.
+    if earlier_attempts > 0 || result.staged > 0 || result.failure.is_some() {
+        // An earlier attempt, a body that was dropped, or an answer that broke off may have staged more
+        // than this result has; retention would never find it.
         connection
             .prepare_cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 1 AND idx >= ?2")?
             .execute(params![seq.0, result.chunks.max(1)])?;
@@ -226,7 +255,7 @@ fn write_result(
 }
 
 /// The delivery is owed from the same commit on as the result exists.
-fn announce_result(
+pub(super) fn announce_result(
     connection: &Connection,
     seq: Seq,
     owner: Owner,

@@ -14,11 +14,12 @@ use std::sync::{Arc, Mutex};
 use prometheus_client::metrics::histogram::Histogram;
 use rand::Rng;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use tokio_util::sync::CancellationToken;
 
 use super::backlog::Backlog;
 use super::inbox::Inbox;
 use super::reader::Readers;
-use super::writer::Writer;
+use super::writer::{self, Writer};
 use super::{Shared, Store};
 use crate::clock::{Clock, Timestamp};
 use crate::id::{Seq, TaskIds};
@@ -29,8 +30,9 @@ use crate::store::{Lane, Load, Ready};
 /// Marks a SQLite file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x5267_426B;
 
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("../../../migrations/embedded/0001_initial.sql"),
+    include_str!("../../../migrations/embedded/0002_repeat_and_cancel.sql"),
     include_str!("../../../migrations/embedded/0003_owner.sql"),
 ];
 
@@ -63,7 +65,7 @@ pub struct OpenOptions {
 pub enum OpenError {
     #[error("cannot use the data directory {path}: {source}")]
     DataDir { path: PathBuf, source: io::Error },
-    #[error("another process uses the data directory {0}; stop it, or choose another with --data-dir")]
+    #[error("another process uses {0}; stop it, or choose another data directory with --data-dir")]
     InUse(PathBuf),
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
@@ -73,6 +75,8 @@ pub enum OpenError {
     NotAStore(PathBuf),
     #[error("the store {0} was written by a newer version; run that version")]
     Newer(PathBuf),
+    #[error("cannot lock the store {path}: {source}")]
+    Lock { path: PathBuf, source: io::Error },
     #[error("cannot open the store {path}: {source}")]
     Database { path: PathBuf, source: rusqlite::Error },
 }
@@ -83,15 +87,20 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]; then nothing was changed.
     pub fn open(options: &OpenOptions) -> Result<(Self, KeyRing, FingerprintKey), OpenError> {
-        let lock = lock_data_dir(&options.data_dir)?;
+        let data_dir_lock = lock_data_dir(&options.data_dir)?;
         let path = options.database.clone().unwrap_or_else(|| options.data_dir.join("ringback.db"));
         let exists = fs::metadata(&path).is_ok_and(|file| file.len() > 0);
         let key_file = options.key_file.clone().unwrap_or_else(|| options.data_dir.join("ringback.keys"));
         let ring = seal::load_or_create(&key_file, !exists)?;
 
         let database_error = |source| OpenError::Database { path: path.clone(), source };
-        let mut connection = connect(&path, exists).map_err(database_error)?;
+        let database_lock = lock(&beside(&path, ".lock"))
+            .map_err(|source| OpenError::Lock { path: path.clone(), source })?
+            .ok_or_else(|| OpenError::InUse(path.clone()))?;
+        let mut connection = connect(&path).map_err(database_error)?;
+        // Before anything that could change a file of somebody else.
         check_is_ours(&connection, &path, exists)?;
+        configure(&connection, exists).map_err(database_error)?;
         migrate(&mut connection, &path, &ring)?;
         let fingerprint = read_secrets(&connection, &ring, &path)?;
         let mut recovered = recover(&mut connection, options).map_err(database_error)?;
@@ -109,6 +118,7 @@ impl Store {
                     name: name.clone(),
                     ready: Ready::new(options.ready_capacity, Arc::clone(&nudge)),
                     load: Arc::new(Load::default()),
+                    cancellations: Arc::default(),
                 })
             })
             .collect();
@@ -124,11 +134,14 @@ impl Store {
             Arc::clone(&full),
             options,
         );
+        let failed = CancellationToken::new();
+        let watched = (Arc::clone(&inbox), failed.clone());
         let thread = std::thread::Builder::new()
             .name(String::from("store-writer"))
             .spawn(move || {
-                writer.run();
-                drop(lock);
+                let (inbox, failed) = watched;
+                writer::watch(&inbox, &failed, || writer.run());
+                drop((data_dir_lock, database_lock));
             })
             .map_err(|source| OpenError::DataDir { path: options.data_dir.clone(), source })?;
         let shared = Shared {
@@ -139,6 +152,7 @@ impl Store {
             running: Mutex::new(HashSet::new()),
             ids: TaskIds::after(recovered.last),
             full,
+            failed,
             writer: Mutex::new(Some(thread)),
         };
         Ok((Self { shared: Arc::new(shared) }, ring, fingerprint))
@@ -148,27 +162,40 @@ impl Store {
 fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {
     let unusable = |source| OpenError::DataDir { path: data_dir.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(unusable)?;
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(data_dir.join("ringback.lock"))
-        .map_err(unusable)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => Err(OpenError::InUse(data_dir.to_owned())),
-        Err(fs::TryLockError::Error(source)) => Err(unusable(source)),
+    lock(&data_dir.join("ringback.lock"))
+        .map_err(unusable)?
+        .ok_or_else(|| OpenError::InUse(data_dir.to_owned()))
+}
+
+/// The exclusive lock on a file made for it; `None` while another process has it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(source)) => Err(source),
     }
 }
 
-fn connect(path: &Path, exists: bool) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(
+/// The path of a file beside `path`. A database may lie outside the data directory, where the lock of
+/// that directory does not reach it.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE,
-    )?;
+    )
+}
+
+fn configure(connection: &Connection, exists: bool) -> rusqlite::Result<()> {
     if !exists {
         connection.pragma_update(None, "page_size", 8192)?;
     }
@@ -181,7 +208,7 @@ fn connect(path: &Path, exists: bool) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "foreign_keys", "OFF")?;
     connection.pragma_update(None, "secure_delete", "FAST")?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
+    Ok(())
 }
 
 fn check_is_ours(connection: &Connection, path: &Path, exists: bool) -> Result<(), OpenError> {
@@ -260,12 +287,16 @@ pub(super) struct Recovered {
 fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Result<Recovered> {
     let latest_due = options.clock.steady().after(DUE_AT_MOST).0;
     let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    tx.execute("UPDATE state SET lease = 0 WHERE lease <> 0", [])?;
-    tx.execute("UPDATE delivery SET lease = 0 WHERE lease <> 0", [])?;
-    tx.execute("UPDATE state SET due_at = ?1 WHERE due_at > ?1", [latest_due])?;
-    tx.execute("UPDATE delivery SET due_at = ?1 WHERE due_at > ?1", [latest_due])?;
-    // Chunks staged by an attempt that never settled.
-    tx.execute("DELETE FROM chunk WHERE kind = 1 AND seq IN (SELECT seq FROM state)", [])?;
+    // Chunks staged by an attempt that never settled; it held a lease.
+    tx.execute("DELETE FROM chunk WHERE kind = 1 AND seq IN (SELECT seq FROM state WHERE lease <> 0)", [])?;
+    for table in ["state", "delivery"] {
+        tx.execute(
+            &format!(
+                "UPDATE {table} SET lease = 0, due_at = min(due_at, ?1) WHERE lease <> 0 OR due_at > ?1"
+            ),
+            [latest_due],
+        )?;
+    }
     for name in &options.upstreams {
         tx.execute("INSERT INTO upstream (name) VALUES (?1) ON CONFLICT DO NOTHING", [name])?;
     }
@@ -288,13 +319,20 @@ fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Resu
 
 /// Tasks of an upstream that left the configuration wait until it comes back.
 fn warn_about_unconfigured(connection: &Connection, options: &OpenOptions) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare(
-        "SELECT name, (SELECT count(*) FROM state WHERE state.upstream = upstream.id) FROM upstream",
-    )?;
+    let mut statement = connection.prepare("SELECT id, name FROM upstream")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let (name, waiting): (String, i64) = (row.get(0)?, row.get(1)?);
-        if waiting > 0 && !options.upstreams.contains(&name) {
+        let (id, name): (i64, String) = (row.get(0)?, row.get(1)?);
+        if options.upstreams.contains(&name) {
+            continue;
+        }
+        // Every lease was given back: the index of resting work holds them all.
+        let waiting: i64 = connection.query_row(
+            "SELECT count(*) FROM state WHERE lease = 0 AND upstream = ?1",
+            [id],
+            |row| row.get(0),
+        )?;
+        if waiting > 0 {
             tracing::warn!(
                 upstream = name,
                 tasks = waiting,

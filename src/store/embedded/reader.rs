@@ -1,5 +1,6 @@
 //! Threads that read: each with a connection of its own, so that reading never waits for writing.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -66,7 +67,8 @@ fn start_one(path: &Path) -> rusqlite::Result<mpsc::Sender<Read>> {
         .name(String::from("store-reader"))
         .spawn(move || {
             while let Some(job) = jobs.blocking_recv() {
-                job(&connection);
+                // A read that panics answers nobody; the thread goes on with the others.
+                let _ = catch_unwind(AssertUnwindSafe(|| job(&connection)));
             }
         })
         .map_err(|_| rusqlite::Error::InvalidQuery)?;
@@ -98,5 +100,24 @@ pub(crate) mod traced {
     pub(crate) fn with(word: &str) -> Vec<String> {
         let statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
         statements.iter().filter(|text| text.contains(word)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_that_panics_fails_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE one (id INTEGER)").unwrap();
+        let readers = Readers::start(&path).unwrap();
+        for _ in 0..THREADS {
+            assert!(readers.read::<()>(|_| panic!("as if by a defect")).await.is_err());
+        }
+        for _ in 0..THREADS {
+            assert!(readers.read(|_| Ok(())).await.is_ok());
+        }
     }
 }

@@ -6,12 +6,14 @@
 //! What it promises: nobody hears `Ok` before the commit; after a failed commit nothing was written and
 //! everybody hears so; at most one retention transaction runs between two commits of the batch.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use tokio_util::sync::CancellationToken;
 
 use super::apply::{self, Effect};
 use super::backlog::{Backlog, Owner};
@@ -21,8 +23,9 @@ use super::open::{NEVER, OpenOptions, Recovered};
 use super::retention;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
+use crate::id::Seq;
 use crate::lease::LeaseToken;
-use crate::store::{Lane, Ready, ReadyDelivery, ReadyTask, Settled, StoreError};
+use crate::store::{Accepted, Lane, Ready, ReadyDelivery, ReadyTask, Settled, StoreError};
 
 /// Operations in one transaction: bounds how long the last caller of a batch waits for the first.
 const BATCH_MAX: usize = 1_024;
@@ -34,6 +37,16 @@ const HELD_BACK_PAUSE: Duration = Duration::from_millis(10);
 const FAILING_PAUSE: Duration = Duration::from_millis(500);
 
 const SLEEP_MAX: Duration = Duration::from_mins(1);
+
+/// Runs the writer on this thread. One that panics must not leave the node alive and deaf: whoever waits
+/// is answered, and `failed` is cancelled for whoever can end the process.
+pub(super) fn watch(inbox: &Inbox, failed: &CancellationToken, run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
+        tracing::error!("the store's writer panicked; nothing can be written any more");
+        inbox.abandon();
+        failed.cancel();
+    }
+}
 
 pub(super) struct Writer {
     connection: Connection,
@@ -71,13 +84,15 @@ struct Batch {
 /// What a transaction did, known before the commit and acted on after it.
 struct Applied {
     settled: Vec<Settled>,
-    /// The lease of each accept that is handed off.
-    leases: Vec<Option<LeaseToken>>,
+    /// What became of each accept, with the lease of one that is handed off.
+    accepted: Vec<(Accepted, Option<LeaseToken>)>,
     claimed: Vec<Vec<ReadyTask>>,
     claimed_deliveries: Vec<ReadyDelivery>,
     due: Vec<Timestamp>,
     delivery_due: Timestamp,
     finished: Vec<Owner>,
+    /// Leases whose holders are to be told; the first number is the lane.
+    cancelled: Vec<(usize, Seq, LeaseToken)>,
 }
 
 impl Writer {
@@ -162,7 +177,8 @@ impl Writer {
         let operations: Vec<_> = waiting.operations.drain(..count).collect();
         let mut batch = Batch { operations, accepts: Vec::new(), purge: waiting.purge.take() };
         let mut held_back = false;
-        let serving = waiting.phase == Phase::Serving;
+        // Holding calls back waits for settles; where none can be written, a refusal now is the answer.
+        let may_hold_back = waiting.phase == Phase::Serving && self.failing_until.is_none();
         for (lane, queue) in self.lanes.iter_mut().zip(&mut waiting.accepts) {
             let (in_flight, outside) = lane.lane.load.sample();
             lane.share.sample(now, in_flight, outside);
@@ -176,7 +192,7 @@ impl Writer {
                 backlog: lane.due <= now,
                 settles: batch.operations.len(),
             };
-            let allowed = if serving { accepts_allowed(situation) } else { usize::MAX };
+            let allowed = if may_hold_back { accepts_allowed(situation) } else { usize::MAX };
             let free = BATCH_MAX.saturating_sub(batch.operations.len() + batch.accepts.len()).max(1);
             let count = queue.len().min(allowed).min(free);
             batch.accepts.extend(queue.drain(..count));
@@ -249,12 +265,13 @@ impl Writer {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut applied = Applied {
             settled: Vec::with_capacity(operations.len()),
-            leases: Vec::with_capacity(accepts.len()),
+            accepted: Vec::with_capacity(accepts.len()),
             claimed: Vec::with_capacity(self.lanes.len()),
             claimed_deliveries: Vec::new(),
             due: self.lanes.iter().map(|lane| lane.due).collect(),
             delivery_due: self.delivery_due,
             finished: Vec::new(),
+            cancelled: Vec::new(),
         };
         for operation in operations {
             let (settled, effect) = apply::operation(&tx, operation)?;
@@ -263,6 +280,10 @@ impl Writer {
         }
         let mut room: Vec<usize> = self.lanes.iter().map(|lane| lane.lane.ready.room()).collect();
         for accept in accepts {
+            if let Some(known) = apply::known(&tx, &accept.task)? {
+                applied.accepted.push((known, None));
+                continue;
+            }
             let index = accept.task.lane.0;
             // Behind a backlog it queues up like everybody else.
             let hand_off = self.claiming && room[index] > 0 && applied.due[index] > now;
@@ -273,7 +294,7 @@ impl Writer {
             } else {
                 applied.due[index] = applied.due[index].min(accept.task.now);
             }
-            applied.leases.push(lease);
+            applied.accepted.push((Accepted::New, lease));
         }
         for (index, lane) in self.lanes.iter().enumerate() {
             let mut claimed = Vec::new();
@@ -296,28 +317,37 @@ impl Writer {
         if self.failing_until.take().is_some() {
             tracing::info!("the store writes again");
         }
-        self.unfinished =
-            (self.unfinished + batch.accepts.len() as u64).saturating_sub(applied.finished.len() as u64);
-        for accept in &batch.accepts {
-            self.backlog.add(self.owner_of(accept));
+        for (accept, (accepted, _)) in batch.accepts.iter().zip(&applied.accepted) {
+            if *accepted == Accepted::New {
+                self.unfinished += 1;
+                self.backlog.add(self.owner_of(accept));
+            }
         }
+        self.unfinished = self.unfinished.saturating_sub(applied.finished.len() as u64);
         for owner in applied.finished {
             self.backlog.remove(owner);
         }
         self.full.store(self.unfinished >= self.max_queued_tasks, Ordering::Relaxed);
+        for (lane, seq, lease) in applied.cancelled {
+            self.lanes[lane].lane.cancellations.cancel(seq, lease);
+        }
         for (operation, settled) in batch.operations.into_iter().zip(applied.settled) {
             // Whoever asked may have gone; what was written stays true.
             let _ = reply_of(operation).send(Ok(settled));
         }
         let mut ready = applied.claimed;
-        for (mut accept, lease) in batch.accepts.into_iter().zip(applied.leases) {
-            let _ = accept.reply.send(Ok(()));
+        for (mut accept, (accepted, lease)) in batch.accepts.into_iter().zip(applied.accepted) {
+            if accepted == Accepted::New {
+                accept.task.accepted.inc();
+            }
+            let _ = accept.reply.send(Ok(accepted));
             if let Some(lease) = lease {
                 ready[accept.task.lane.0].push(ReadyTask {
                     seq: accept.task.id.seq(),
                     lease,
                     attempts: 0,
                     started: 0,
+                    started_at: Timestamp(0),
                     deadline: accept.task.deadline,
                     carried: accept.task.carried.take(),
                 });
@@ -370,6 +400,11 @@ fn note(applied: &mut Applied, lanes: &[WriterLane], effect: &Effect) {
     {
         applied.due[index] = applied.due[index].min(due_at);
     }
+    if let Some((upstream, seq, lease)) = effect.cancelled
+        && let Some(index) = lanes.iter().position(|lane| lane.upstream == upstream)
+    {
+        applied.cancelled.push((index, seq, lease));
+    }
     if let Some(due_at) = effect.delivery_due {
         applied.delivery_due = applied.delivery_due.min(due_at);
     }
@@ -408,6 +443,31 @@ fn reply_of(operation: Operation) -> super::inbox::Reply<Settled> {
         | Operation::SettleDelivery { reply, .. }
         | Operation::ReleaseTask { reply, .. }
         | Operation::ReleaseDelivery { reply, .. }
-        | Operation::StageChunk { reply, .. } => reply,
+        | Operation::StageChunk { reply, .. }
+        | Operation::Cancel { reply, .. } => reply,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Cutoffs;
+    use tokio::sync::oneshot;
+
+    #[test]
+    fn everybody_hears_of_a_writer_that_panicked() {
+        let (inbox, failed) = (Inbox::new(1), CancellationToken::new());
+        let purge = || {
+            let (reply, answer) = oneshot::channel();
+            let never = Timestamp(0);
+            let before = Cutoffs { results: never, tasks: never, keys: never };
+            (Purge { before, rows: 1, reply }, answer)
+        };
+        let (waiting, mut answer) = purge();
+        inbox.set_purge(waiting).unwrap();
+        watch(&inbox, &failed, || panic!("as if by a defect"));
+        assert!(matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        assert!(matches!(inbox.set_purge(purge().0), Err(StoreError::Unavailable)));
+        assert!(failed.is_cancelled());
     }
 }

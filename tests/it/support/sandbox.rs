@@ -16,6 +16,7 @@ use super::process::Process;
 pub struct Sandbox {
     process: Process,
     gateway: SocketAddr,
+    admin: SocketAddr,
     bank: SocketAddr,
     inbox: SocketAddr,
     dir: Option<TempDir>,
@@ -59,7 +60,7 @@ impl Sandbox {
         let bank = listening(&mut process, "bank").await;
         let inbox = listening(&mut process, "inbox").await;
         ready(admin).await;
-        Self { process, gateway, bank, inbox, dir: Some(dir) }
+        Self { process, gateway, admin, bank, inbox, dir: Some(dir) }
     }
 
     /// Kills it and starts it again on the same data.
@@ -89,6 +90,14 @@ impl Sandbox {
 
     pub fn inbox(&self, target: &str) -> Call {
         Call::new(self.inbox, Method::GET, target)
+    }
+
+    /// A text that is written for the sandbox's usual ports, for this sandbox.
+    pub fn place(&self, text: &str) -> String {
+        let usual = [(8080, self.gateway), (8081, self.admin), (8090, self.bank), (8091, self.inbox)];
+        usual.iter().fold(text.to_owned(), |text, (port, address)| {
+            text.replace(&format!("127.0.0.1:{port}"), &address.to_string())
+        })
     }
 
     pub fn inbox_uri(&self, path: &str) -> String {
