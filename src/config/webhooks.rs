@@ -34,5 +34,5 @@ pub struct WebhooksConfig {
     pub per_host_concurrency: usize,
     /// Where this node itself listens; never a receiver. Follows from `server`.
     #[serde(skip)]
-    pub own_listeners: Vec<SocketAddr>,
+    pub(crate) own_listeners: Vec<SocketAddr>,
 }
