@@ -22,7 +22,7 @@ use crate::clock::Timestamp;
 use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
 use crate::outcome::{Failure, Outcome, Unanswered};
-use crate::seal::Sealed;
+use crate::seal::{Sealed, TaskKey};
 use crate::task::{FinalStatus, Status};
 
 pub use cancellations::{Cancellations, TakenUp};
@@ -95,6 +95,8 @@ pub struct Carried {
     pub task: TaskFacts,
     pub headers: http::HeaderMap,
     pub body: bytes::Bytes,
+    /// Seals the result too, where it is at hand: deriving it again costs more than sealing.
+    pub key: Option<TaskKey>,
 }
 
 /// What attempts and deliveries need to know of a task, opened.

@@ -191,7 +191,7 @@ fn new_task(
         now,
         deadline,
         repeatable: None,
-        carried: small.then(|| Box::new(Carried { task: facts, headers, body })),
+        carried: small.then(|| Box::new(Carried { task: facts, headers, body, key: Some(key) })),
         buffered: None,
         accepted: route.metrics.accepted.clone(),
     }

@@ -64,7 +64,7 @@ pub(super) async fn run(
 async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: Opened) -> Option<FirstTry> {
     let store = &workshop.store;
     let number = task.attempts + 1;
-    let Opened { carried: Carried { task: facts, headers, body }, chunks } = opened;
+    let Opened { carried: Carried { task: facts, headers, body, key }, chunks } = opened;
     let safety = bench.idempotency.safety(&facts.method, headers.contains_key("idempotency-key"));
     let sent_at = workshop.clock.wall();
     if safety == Safety::Unsafe
@@ -97,11 +97,14 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
         match bench.upstream.attempt(call).await {
             Attempt::NotSent => Err(Exchange::NotSent(NotSent::Unreachable)),
             Attempt::NoAnswer(why) => Err(Exchange::NoAnswer(why)),
-            Attempt::Answered(answer) => match answer::take(workshop, bench, task, facts.id, answer).await {
-                Ok(taken) => Ok(taken),
-                Err(Broken::NoAnswer(why)) => Err(Exchange::NoAnswer(why)),
-                Err(Broken::Lost) => return None,
-            },
+            Attempt::Answered(answer) => {
+                let key = key.unwrap_or_else(|| workshop.ring.task_key(facts.id));
+                match answer::take(workshop, bench, task, &key, answer).await {
+                    Ok(taken) => Ok(taken),
+                    Err(Broken::NoAnswer(why)) => Err(Exchange::NoAnswer(why)),
+                    Err(Broken::Lost) => return None,
+                }
+            }
         }
     };
     let (exchange, taken) = match exchanged {

@@ -178,14 +178,15 @@ async fn load(workshop: &Workshop, seq: Seq) -> Result<Loaded, LoadError> {
     let Some(bench) = workshop.benches.iter().find(|bench| bench.lane.name == stored.task.upstream) else {
         return Ok(Loaded::Unconfigured);
     };
+    let mut opener = workshop.ring.opener(stored.task.id);
     let upstreams = stored
         .error
-        .and_then(|sealed| workshop.ring.open(stored.task.id, Column::ResultError, Place::WHOLE, sealed).ok())
+        .and_then(|sealed| opener.open(Column::ResultError, Place::WHOLE, sealed).ok())
         .and_then(|bytes| UpstreamsError::read(&bytes));
     let said = stored.failure.map(|failure| {
         Said::of(FailureCode::from_stored(&failure).unwrap_or(FailureCode::InternalError), upstreams)
     });
-    let facts = request::open_task(&workshop.ring, stored.task)?;
+    let facts = request::open_task(&mut opener, stored.task)?;
     let uri = facts.webhook_uri.as_ref().ok_or(LoadError::Unreadable)?;
     Ok(match WebhookUri::parse(uri.expose(), &workshop.rules) {
         Ok(uri) => Loaded::Ready { uri, message: message(workshop, bench, &facts, said.as_ref()) },

@@ -15,7 +15,7 @@ use super::Workshop;
 use crate::client::{Body, BoxError, full_body};
 use crate::header_block;
 use crate::id::{Seq, TaskId};
-use crate::seal::{Column, KeyRing, Place, Sealed};
+use crate::seal::{Column, KeyRing, Opener, Place, Sealed};
 use crate::secret::Secret;
 use crate::store::{Carried, ChunkKind, Store, StoreError, StoredTask, TaskFacts};
 use crate::task::Safety;
@@ -41,27 +41,30 @@ pub(super) struct Opened {
 pub(super) async fn load(workshop: &Workshop, seq: Seq) -> Result<Option<Opened>, LoadError> {
     let Some(stored) = workshop.store.request(seq).await? else { return Ok(None) };
     let ring = &workshop.ring;
-    let task = open_task(ring, stored.task)?;
-    let open = |column, place, sealed| ring.open(task.id, column, place, sealed);
-    let headers = open(Column::RequestHeaders, Place::WHOLE, stored.headers)
+    let mut opener = ring.opener(stored.task.id);
+    let task = open_task(&mut opener, stored.task)?;
+    let headers = opener
+        .open(Column::RequestHeaders, Place::WHOLE, stored.headers)
         .ok()
         .and_then(|block| header_block::read(&block))
         .ok_or(LoadError::Unreadable)?;
     let body = match stored.body {
         None => Bytes::new(),
-        Some(first) => open(Column::RequestBody, Place::chunk(0, stored.chunks <= 1), first)
+        Some(first) => opener
+            .open(Column::RequestBody, Place::chunk(0, stored.chunks <= 1), first)
             .map_err(|_| LoadError::Unreadable)?
             .into(),
     };
-    Ok(Some(Opened { carried: Carried { task, headers, body }, chunks: stored.chunks }))
+    Ok(Some(Opened { carried: Carried { task, headers, body, key: None }, chunks: stored.chunks }))
 }
 
 /// The facts of a task.
-pub(super) fn open_task(ring: &KeyRing, stored: StoredTask) -> Result<TaskFacts, LoadError> {
-    let open_text = |column, sealed: Option<Sealed>| {
+pub(super) fn open_task(opener: &mut Opener<'_>, stored: StoredTask) -> Result<TaskFacts, LoadError> {
+    let mut open_text = |column, sealed: Option<Sealed>| {
         sealed
             .map(|sealed| {
-                ring.open(stored.id, column, Place::WHOLE, sealed)
+                opener
+                    .open(column, Place::WHOLE, sealed)
                     .ok()
                     .and_then(|bytes| String::from_utf8(bytes).ok())
                     .ok_or(LoadError::Unreadable)

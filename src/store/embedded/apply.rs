@@ -189,14 +189,17 @@ fn settle_attempt(
             Ok((Settled::Done(None), Effect { task_due: Some((upstream, *due_at)), ..Effect::default() }))
         }
         AttemptEnd::Final { result, announce } => {
-            let waited: Option<(u32, Owner)> = connection
-                .prepare_cached("DELETE FROM state WHERE seq = ?1 AND lease = ?2 RETURNING attempts, owner")?
-                .query_row(params![seq.0, lease.as_i64()], |row| Ok((row.get(0)?, Owner(row.get(1)?))))
+            // Two statements: RETURNING would make a temporary table.
+            let owner = connection
+                .prepare_cached("SELECT owner FROM state WHERE seq = ?1 AND lease = ?2")?
+                .query_row(params![seq.0, lease.as_i64()], |row| row.get(0))
                 .optional()?;
-            let Some((attempts, owner)) = waited else { return Ok((Settled::Lost, Effect::default())) };
+            let Some(owner) = owner.map(Owner) else { return Ok((Settled::Lost, Effect::default())) };
+            connection.prepare_cached("DELETE FROM state WHERE seq = ?1")?.execute([seq.0])?;
             write_record(connection, seq, 0, record)?;
             erase_request(connection, seq)?;
-            write_result(connection, seq, result, attempts)?;
+            let is_first_attempt = result.attempts <= u32::from(record.is_some());
+            write_result(connection, seq, result, is_first_attempt)?;
             announce_result(connection, seq, owner, result, *announce)
         }
     }
@@ -204,10 +207,12 @@ fn settle_attempt(
 
 /// The access token, the headers and the body are needed no more.
 pub(super) fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
+    // Two statements: one with RETURNING builds a temporary table for its row.
     let chunks: Option<u32> = connection
-        .prepare_cached("DELETE FROM request WHERE seq = ?1 RETURNING chunks")?
+        .prepare_cached("SELECT chunks FROM request WHERE seq = ?1")?
         .query_row([seq.0], |row| row.get(0))
         .optional()?;
+    connection.prepare_cached("DELETE FROM request WHERE seq = ?1")?.execute([seq.0])?;
     if chunks.is_some_and(|chunks| chunks > 1) {
         connection.prepare_cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 0")?.execute([seq.0])?;
     }
@@ -218,7 +223,7 @@ pub(super) fn write_result(
     connection: &Connection,
     seq: Seq,
     result: &NewResult,
-    earlier_attempts: u32,
+    is_first_attempt: bool,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
@@ -244,7 +249,7 @@ pub(super) fn write_result(
             result.unanswered.and_then(|sent| i64::try_from(sent.bytes_sent?).ok()),
             result.unanswered.map(|sent| sent.cause.as_str()),
         ])?;
-    if earlier_attempts > 0 || result.staged > 0 || result.failure.is_some() {
+    if !is_first_attempt || result.staged > 0 || result.failure.is_some() {
         // An earlier attempt, a body that was dropped, or an answer that broke off may have staged more
         // than this result has; retention would never find it.
         connection
@@ -262,20 +267,26 @@ pub(super) fn announce_result(
     result: &NewResult,
     announce: Announce,
 ) -> rusqlite::Result<(Settled, Effect)> {
-    let lease = match announce {
-        Announce::Nobody => {
-            return Ok((Settled::Done(None), Effect { finished: Some(owner), ..Effect::default() }));
+    let (lease, delivery_due) = match announce {
+        Announce::Nobody => (None, None),
+        // Whoever has the message at hand knows that there is a webhook URI.
+        Announce::Now => {
+            let lease = new_lease();
+            connection
+                .prepare_cached("INSERT INTO delivery (seq, due_at, lease, tries) VALUES (?1, ?2, ?3, 0)")?
+                .execute(params![seq.0, result.finished_at.0, lease.as_i64()])?;
+            (Some(lease), None)
         }
-        Announce::Now => Some(new_lease()),
-        Announce::Later => None,
+        Announce::Later => {
+            connection
+                .prepare_cached(
+                    "INSERT INTO delivery (seq, due_at, lease, tries)
+                     SELECT seq, ?2, 0, 0 FROM task WHERE seq = ?1 AND webhook_uri IS NOT NULL",
+                )?
+                .execute(params![seq.0, result.finished_at.0])?;
+            (None, Some(result.finished_at))
+        }
     };
-    connection
-        .prepare_cached(
-            "INSERT INTO delivery (seq, due_at, lease, tries)
-             SELECT seq, ?2, ?3, 0 FROM task WHERE seq = ?1 AND webhook_uri IS NOT NULL",
-        )?
-        .execute(params![seq.0, result.finished_at.0, lease.map_or(0, LeaseToken::as_i64)])?;
-    let delivery_due = lease.is_none().then_some(result.finished_at);
     Ok((Settled::Done(lease), Effect { delivery_due, finished: Some(owner), ..Effect::default() }))
 }
 

@@ -182,8 +182,13 @@ impl Inbox {
         if queue.len() >= ACCEPTS_MAX {
             return Err(StoreError::Full);
         }
+        // A writer that sleeps beside a queue that is not empty holds its calls back: one more of them
+        // changes nothing, and waking it for each would cost more than accepting it.
+        let changes_nothing = !queue.is_empty();
         queue.push_back(Accept { task, reply });
-        self.signal(waiting);
+        if !changes_nothing {
+            self.signal(waiting);
+        }
         Ok(())
     }
 
