@@ -42,6 +42,9 @@ pub enum StoreError {
     /// accepted.
     #[error("too many tasks are waiting")]
     Full,
+    /// The same, of these credentials at this upstream.
+    #[error("too many tasks of these credentials are waiting")]
+    FullForCredentials,
 }
 
 /// A call to accept. Everything a user could mind is sealed already.

@@ -1,5 +1,6 @@
 //! `[webhooks]`: how results are announced, and which receivers are allowed.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -35,6 +36,9 @@ pub struct WebhooksConfig {
     pub concurrency: usize,
     /// … to one receiver host.
     pub per_host_concurrency: usize,
+    /// Where this node itself listens; never a receiver. Follows from `server`.
+    #[serde(skip)]
+    pub(crate) own_listeners: Vec<SocketAddr>,
 }
 
 /// A scheme of the Standard Webhooks specification.

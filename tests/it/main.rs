@@ -6,6 +6,7 @@
 mod support;
 
 mod admin;
+mod asked;
 mod bad_input;
 mod call;
 mod canary;
@@ -20,6 +21,7 @@ mod httpbin;
 mod identity;
 mod keys;
 mod lifecycle;
+mod limits;
 mod listen;
 mod parts;
 mod problem;
@@ -35,6 +37,7 @@ mod signatures;
 mod stream;
 mod submit;
 mod tidy;
+mod tls;
 mod unsafe_calls;
 mod verifiers;
 mod waiting;

@@ -16,6 +16,7 @@ use rand::Rng;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::Backlog;
 use super::inbox::Inbox;
 use super::reader::Readers;
 use super::writer::{self, Writer};
@@ -30,9 +31,10 @@ use crate::store::{Lane, Load, Ready};
 /// Marks a SQLite file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x5267_426B;
 
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("../../../migrations/embedded/0001_initial.sql"),
     include_str!("../../../migrations/embedded/0002_repeat_and_cancel.sql"),
+    include_str!("../../../migrations/embedded/0003_owner.sql"),
 ];
 
 /// Proves that the key file fits the store.
@@ -51,6 +53,8 @@ pub struct OpenOptions {
     /// Names of upstreams; a task keeps the name of its own.
     pub upstreams: Vec<String>,
     pub max_queued_tasks: u64,
+    /// Of one credentials id at one upstream.
+    pub max_queued_per_credentials: u64,
     /// Places in each ready queue.
     pub ready_capacity: usize,
     pub clock: Clock,
@@ -109,7 +113,7 @@ impl Store {
         migrate(&mut connection, &path, &ring)?;
         let fingerprint = read_secrets(&connection, &ring, &path)?;
         let signing = signing::read_or_make(&mut connection, &ring, options.clock.wall(), &path)?;
-        let recovered = recover(&mut connection, options).map_err(database_error)?;
+        let mut recovered = recover(&mut connection, options).map_err(database_error)?;
 
         let inbox = Arc::new(Inbox::new(options.upstreams.len()));
         let nudge = {
@@ -136,7 +140,7 @@ impl Store {
             Arc::clone(&inbox),
             lanes.clone(),
             Arc::clone(&deliveries),
-            &recovered,
+            &mut recovered,
             Arc::clone(&full),
             options,
         );
@@ -295,6 +299,7 @@ pub(super) struct Recovered {
     /// By lane.
     pub upstream_ids: Vec<i64>,
     pub unfinished: u64,
+    pub backlog: Backlog,
     last: Seq,
 }
 
@@ -321,6 +326,7 @@ fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Resu
         .map(|name| tx.query_row("SELECT id FROM upstream WHERE name = ?1", [name], |row| row.get(0)))
         .collect::<Result<Vec<i64>, _>>()?;
     let unfinished = tx.query_row("SELECT count(*) FROM state", [], |row| row.get::<_, u32>(0))?.into();
+    let backlog = Backlog::read(&tx, options.max_queued_per_credentials)?;
     let last = tx
         .query_row("SELECT max(seq) FROM task", [], |row| row.get::<_, Option<i64>>(0))
         .optional()?
@@ -328,7 +334,7 @@ fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Resu
         .unwrap_or(0);
     warn_about_unconfigured(&tx, options)?;
     tx.commit()?;
-    Ok(Recovered { upstream_ids, unfinished, last: Seq(last) })
+    Ok(Recovered { upstream_ids, unfinished, backlog, last: Seq(last) })
 }
 
 /// Tasks of an upstream that left the configuration wait until it comes back.
