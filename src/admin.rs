@@ -1,14 +1,18 @@
 //! The admin listener: is the process alive, is it ready, and its numbers.
 //!
-//! Answers nothing about a task or a caller.
+//! Answers nothing about a task or a caller. Anybody may ask for these three; everything else stands
+//! behind the [`guard`].
+
+mod guard;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
+
+pub use guard::Guard;
 
 /// OpenMetrics 1.0, which `/metrics` speaks.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -48,6 +54,7 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
     pub clock: Clock,
+    pub guard: Guard,
 }
 
 /// Serves until `stop`, then closes idle connections.
@@ -55,12 +62,31 @@ pub struct Admin {
 /// # Errors
 /// The listener broke.
 pub async fn serve(admin: Admin, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+    let admin = Arc::new(admin);
+    let guarded = Router::new()
+        .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
+        .layer(middleware::from_fn_with_state(Arc::clone(&admin), judged));
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(Arc::new(admin));
+        .merge(guarded)
+        .with_state(admin);
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+async fn judged(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    match admin.guard.judge(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => {
+            let mut response = (denied.status(), denied.sentence()).into_response();
+            if denied.status() == StatusCode::UNAUTHORIZED {
+                let scheme = header::HeaderValue::from_static("Bearer realm=\"ringback admin\"");
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+            }
+            response
+        }
+    }
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
@@ -32,7 +32,7 @@ pub(crate) mod scripted;
 
 pub use origin::{Origin, OriginError};
 pub use patience::Patience;
-pub use tls::{TlsRoots, TlsRootsError};
+pub use tls::{ClientCertificate, TlsRoots, TlsRootsError};
 
 use names::Names;
 use pool::{Link, Lost, Pool};
@@ -218,6 +218,10 @@ impl Client {
         let Some(sent) = patience.bound(link.send(request, &self.inner.pool, origin)).await else {
             return Err(Unanswered::Over(SendError::NoAnswer(NoAnswer::Timeout)));
         };
+        // Dropping the answer closes its connection, so nothing after it is anybody's answer.
+        if sent.as_ref().is_ok_and(|response| has_two_readings(response.headers())) {
+            return Err(Unanswered::Over(SendError::NoAnswer(NoAnswer::Broken)));
+        }
         sent.map_err(|lost| match lost {
             Lost::HandedBack(request) if was_pooled => Unanswered::Again(request),
             Lost::HandedBack(_) => Unanswered::Over(SendError::NotSent(Unsent::Closed)),
@@ -230,22 +234,58 @@ impl Client {
     /// # Errors
     /// See [`FetchError`].
     pub async fn fetch(&self, uri: &Uri, limit: usize, timeout: Duration) -> Result<Bytes, FetchError> {
-        let origin = Origin::try_from(uri)?;
-        let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let mut request = Request::new(empty_body());
-        *request.uri_mut() = target.parse().map_err(|_| OriginError::NotAbsolute)?;
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, origin.authority());
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        *request.uri_mut() = uri.clone();
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let reading = async {
-            let response = self.send(&origin, request, Reuse::Pooled).await?;
+            let response = self.send_absolute(request).await?;
             if response.status() != StatusCode::OK {
                 return Err(FetchError::Status(response.status().as_u16()));
             }
             read_at_most(response.into_body(), limit).await
         };
         tokio::time::timeout(timeout, reading).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    /// As [`Client::exchange`], to the origin that the request's absolute URI names.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn exchange_absolute(
+        &self,
+        request: Request<Body>,
+        limit: usize,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let (parts, body) = self.send_absolute(request).await?.into_parts();
+        Ok(Response::from_parts(parts, read_at_most(body, limit).await?))
+    }
+
+    async fn send_absolute(&self, mut request: Request<Body>) -> Result<Response<Incoming>, FetchError> {
+        let origin = Origin::try_from(request.uri())?;
+        let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        *request.uri_mut() = target.parse().map_err(|_| OriginError::NotAbsolute)?;
+        // Host comes first, RFC 9112 section 3.2.
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, origin.authority());
+        headers.extend(std::mem::take(request.headers_mut()));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        *request.headers_mut() = headers;
+        Ok(self.send(&origin, request, Reuse::Pooled).await?)
+    }
+
+    /// One answer with its whole body of at most `limit` bytes, for as long as it takes. The request
+    /// is as for [`Client::send`].
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn exchange(
+        &self,
+        origin: &Origin,
+        request: Request<Body>,
+        limit: usize,
+    ) -> Result<Response<Bytes>, FetchError> {
+        let (parts, body) = self.send(origin, request, Reuse::Pooled).await?.into_parts();
+        Ok(Response::from_parts(parts, read_at_most(body, limit).await?))
     }
 
     /// Connections nobody uses at the moment.
@@ -271,6 +311,11 @@ impl Client {
             rules.judge_connection(origin.tls(), origin.host(), &addresses).map_err(Unsent::Denied)?;
         }
         let stream = dial::connect(&addresses, inner.connect_timeout).await?;
+        if let Some(rules) = &inner.guard {
+            let ends = stream.local_addr().and_then(|local| Ok((local, stream.peer_addr()?)));
+            let (local, peer) = ends.map_err(|_| Unsent::Connect)?;
+            rules.judge_socket(local, peer).map_err(Unsent::Denied)?;
+        }
         let stream = dial::secure(stream, origin, &inner.tls, inner.connect_timeout).await?;
         pool::open(stream, origin, &inner.pool).await
     }
@@ -286,6 +331,22 @@ fn frame(request: &mut Request<Body>) {
     if unframed && !headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+}
+
+/// Whether where an answer ends depends on who reads it (RFC 9112, 6.3). The library reads on.
+fn has_two_readings(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let (length, coding) = (lengths.next(), codings.next());
+    let is_plain = |value: &HeaderValue| {
+        let bytes = value.as_bytes();
+        !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit)
+    };
+    lengths.next().is_some()
+        || codings.next().is_some()
+        || (length.is_some() && coding.is_some())
+        || length.is_some_and(|length| !is_plain(length))
+        || coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// What this program calls itself on the wire.

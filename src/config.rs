@@ -29,8 +29,10 @@ pub use retention::RetentionConfig;
 pub use server::ServerConfig;
 pub use sources::{Flag, Sources};
 pub use store::StoreConfig;
-pub use upstream::{CorsConfig, HeadersConfig, IdentityConfig, IdentityMode, RetryConfig, UpstreamConfig};
-pub use webhooks::WebhooksConfig;
+pub use upstream::{
+    ClientAuth, CorsConfig, HeadersConfig, IdentityConfig, IdentityMode, RetryConfig, UpstreamConfig,
+};
+pub use webhooks::{SignatureScheme, WebhooksConfig};
 
 use serde::Deserialize;
 
@@ -73,6 +75,7 @@ impl Config {
     /// Fills in what follows from other keys, in the one spelling the rest relies on: no slash at
     /// the end of a URL, a name for each upstream, the address as public URL where it is one.
     fn complete(&mut self) {
+        self.note_own_listeners();
         let server = &mut self.server;
         server.public_url.truncate(server.public_url.trim_end_matches('/').len());
         if server.listen.port() != 0 {
@@ -84,6 +87,11 @@ impl Config {
                 upstream.name.clone_from(&upstream.prefix);
             }
         }
+    }
+
+    /// Tells the address guard where this node listens; again once the addresses are bound.
+    pub fn note_own_listeners(&mut self) {
+        self.webhooks.own_listeners = vec![self.server.listen, self.server.admin_listen];
     }
 
     /// What this configuration allows although it is not safe in the open, a sentence each.
@@ -105,6 +113,9 @@ impl Config {
         }
         if self.webhooks.allow_http {
             said.push(String::from("webhooks may be sent over http, readable on their way"));
+        }
+        if self.webhooks.signatures.is_empty() {
+            said.push(String::from("webhooks are not signed: receivers cannot know who sent them"));
         }
         said
     }

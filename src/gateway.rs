@@ -31,12 +31,14 @@ use crate::watch::Watches;
 
 mod accept;
 mod answer;
+mod calls;
 mod cancel;
 mod coding;
 pub mod cors;
 pub mod forwarded;
 pub mod framing;
 pub mod hop;
+pub mod jwks;
 pub mod listener;
 pub mod path;
 pub mod prefer;
@@ -47,11 +49,13 @@ pub mod repeat;
 pub mod results;
 pub mod submit;
 mod target;
+pub mod tls;
 mod tunnel;
 
 #[cfg(test)]
 mod tests;
 
+pub use calls::{Calls, InProgress};
 use cors::Cors;
 use framing::Informational;
 use prefer::Preferences;
@@ -102,8 +106,10 @@ pub struct Gateway {
     pub ring: KeyRing,
     pub clock: Clock,
     pub rules: Arc<Rules>,
+    pub jwks: jwks::Jwks,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
     pub buffer: Arc<Semaphore>,
+    pub calls: Arc<Calls>,
     pub repeats: Repeats,
     pub metrics: Arc<Metrics>,
     pub watches: Arc<Watches>,
@@ -134,21 +140,54 @@ enum Answer {
 }
 
 impl Gateway {
-    /// Answers one call.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<GatewayBody> {
+    /// Answers one call. It is in progress for as long as its place is held: until its answer is written.
+    pub async fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> (Response<GatewayBody>, Option<InProgress>) {
         let route = self.routes.find(request.uri().path());
+        let credential = route.and_then(|route| request.headers().get(&route.config.identity.header));
+        match self.calls.begin(credential.map(HeaderValue::as_bytes)) {
+            Ok(place) => (self.answer(route, request, peer).await, Some(place)),
+            Err(refusal) => {
+                let headers = request.headers();
+                let form = Form::of(headers);
+                (self.refuse(route, headers.get(header::ORIGIN), form, refusal), None)
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        route: Option<&Route>,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Response<GatewayBody> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let form = Form::of(request.headers());
         let mut ours = match self.dispatch(route, request, peer).await {
             Ok(Answer::Theirs(response)) => return response,
             Ok(Answer::Ours(response)) => response,
-            Err(refusal) => {
-                self.metrics.refused(refusal.code());
-                own(refusal.told_as(form))
-            }
+            Err(refusal) => return self.refuse(route, origin.as_ref(), form, refusal),
         };
         if let Some(route) = route {
             route.cors.decorate(origin.as_ref(), ours.headers_mut());
+        }
+        ours
+    }
+
+    fn refuse(
+        &self,
+        route: Option<&Route>,
+        origin: Option<&HeaderValue>,
+        form: Form,
+        refusal: Refusal,
+    ) -> Response<GatewayBody> {
+        self.metrics.refused(refusal.code());
+        let mut ours = own(refusal.told_as(form));
+        if let Some(route) = route {
+            route.cors.decorate(origin, ours.headers_mut());
         }
         ours
     }
@@ -160,6 +199,15 @@ impl Gateway {
         peer: Peer,
     ) -> Result<Answer, Refusal> {
         target::judge(&request, self.server.max_uri_bytes)?;
+        if request.uri().path() == self.jwks.path {
+            let answer = self.jwks.answer(request.method(), request.headers(), self.clock.wall());
+            return Ok(Answer::Ours(answer.unwrap_or_else(|refusal| {
+                self.metrics.refused(refusal.code());
+                let mut response = own(refusal.into_response());
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                response
+            })));
+        }
         let route = route.ok_or(Refusal::NoUpstream)?;
         let is_preflight = cors::is_preflight(request.method(), request.headers());
         if is_preflight {
@@ -283,7 +331,8 @@ impl Gateway {
             hop::join_cookies(headers);
         }
         let trusted = forwarded::is_trusted(peer.address, &self.server.trusted_proxies);
-        forwarded::apply(headers, peer.address, trusted, client_host, "http");
+        let scheme = if self.server.tls_cert_file.is_some() { "https" } else { "http" };
+        forwarded::apply(headers, peer.address, trusted, client_host, scheme);
     }
 }
 

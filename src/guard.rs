@@ -11,6 +11,9 @@ use ipnet::IpNet;
 
 use crate::config::WebhooksConfig;
 
+/// The rule that keeps a node from calling itself, which would put its own calls in a stranger's hands.
+const OWN_LISTENER: &str = "own_listener";
+
 mod addresses;
 mod uri;
 
@@ -42,6 +45,8 @@ pub struct Rules {
     ports: Vec<u16>,
     allow_http: bool,
     allow_loopback: bool,
+    /// Where this node listens.
+    own: Vec<SocketAddr>,
 }
 
 impl Rules {
@@ -53,6 +58,7 @@ impl Rules {
             ports: config.ports.clone(),
             allow_http: config.allow_http,
             allow_loopback: config.allow_loopback,
+            own: config.own_listeners.clone(),
         }
     }
 
@@ -84,20 +90,52 @@ impl Rules {
         host: &str,
         addresses: &[SocketAddr],
     ) -> Result<(), &'static str> {
-        let host_allowed = self.is_allowed_host(host);
         for address in addresses {
-            // A name promises nothing about where it leads, so the freedom of loopback receivers
-            // depends on the address itself.
-            if self.is_allowed_loopback(address.ip()) {
-                continue;
-            }
-            self.judge_scheme_and_port(tls, address.port())?;
-            let verdict = self.judge_address(address.ip());
-            if !verdict.allowed && !host_allowed {
+            let verdict = self.judge_destination(tls, host, *address);
+            if !verdict.allowed {
                 return Err(verdict.rule);
             }
         }
         if addresses.is_empty() { Err("no_address") } else { Ok(()) }
+    }
+
+    /// Whether a connection to this address of `host` may be made.
+    #[must_use]
+    pub fn judge_destination(&self, tls: bool, host: &str, address: SocketAddr) -> Verdict {
+        if self.is_own(address) {
+            return Verdict::denied(OWN_LISTENER);
+        }
+        let verdict = self.judge_address(address.ip());
+        // A name promises nothing about where it leads, so the freedom of loopback receivers depends
+        // on the address itself.
+        if self.is_allowed_loopback(address.ip()) {
+            return verdict;
+        }
+        match self.judge_scheme_and_port(tls, address.port()) {
+            Err(rule) => Verdict::denied(rule),
+            Ok(()) if !verdict.allowed && self.is_allowed_host(host) => Verdict::allowed("allow_hosts"),
+            Ok(()) => verdict,
+        }
+    }
+
+    /// Judges a connection that was made, before anything is written to it: a node that listens on all
+    /// addresses of its machine knows them only by being connected to itself.
+    ///
+    /// # Errors
+    /// The rule that denied.
+    pub fn judge_socket(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), &'static str> {
+        let (from, to) = (local.ip().to_canonical(), peer.ip().to_canonical());
+        let is_this_machine = from == to || (from.is_loopback() && to.is_loopback());
+        let is_ours = self.own.iter().any(|own| own.port() == peer.port() && own.ip().is_unspecified());
+        if is_this_machine && is_ours { Err(OWN_LISTENER) } else { Ok(()) }
+    }
+
+    fn is_own(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.own.iter().any(|own| {
+            let is_here = own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback());
+            own.port() == address.port() && is_here
+        })
     }
 
     fn judge_scheme_and_port(&self, tls: bool, port: u16) -> Result<(), &'static str> {

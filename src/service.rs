@@ -6,6 +6,7 @@
 //! is due again at the next start.
 
 pub(crate) mod assemble;
+mod reload;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,11 +19,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, Admin, Readiness};
+use crate::admin::{self, Admin, Guard, Readiness};
 use crate::config::{Config, ServerConfig};
 use crate::gateway::listener;
+use crate::gateway::tls::{ListenerTls, TlsError};
 use crate::identity::IdentityError;
 use crate::janitor;
+use crate::secret::Secret;
 use crate::store::OpenError;
 use crate::upstream::UpstreamError;
 use assemble::Node;
@@ -43,6 +46,10 @@ pub enum StartError {
     Upstream(#[from] UpstreamError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("`server.admin_token_file` cannot be read or is empty; write a token into it")]
+    AdminToken,
     #[error("the store broke because of a defect in Ringback; start again: whatever was accepted is kept")]
     StoreBroke,
 }
@@ -90,11 +97,12 @@ pub struct Extra {
 /// # Errors
 /// It cannot start, or its store broke. A drain that did not finish is not an error.
 pub fn run(
-    config: Config,
+    mut config: Config,
     listeners: Listeners,
     extras: Vec<Extra>,
     ready: impl FnOnce(),
 ) -> Result<(), StartError> {
+    config.note_own_listeners();
     let runtime = runtime(config.server.threads).map_err(StartError::Runtime)?;
     let ended = runtime.block_on(serve(config, listeners, extras, ready));
     // Whatever still runs was given its time.
@@ -124,10 +132,18 @@ async fn serve(
     ready: impl FnOnce(),
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(StartError::Runtime)?;
+    let hangup = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
+    let server = &config.server;
+    let tls = match (&server.tls_cert_file, &server.tls_key_file) {
+        (Some(certificate), Some(key)) => Some(ListenerTls::load(certificate, key)?),
+        _ => None,
+    };
+    let guard = admin_guard(server)?;
     let node = Node::open(&config)?;
     let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     let readiness = Arc::new(Readiness::new(2 + extras.len(), stop.clone()));
     let servers = TaskTracker::new();
+    let reloading = tokio::spawn(node.keys.on(hangup));
 
     for extra in extras {
         let listener = adopt(extra.listener, extra.name)?;
@@ -140,6 +156,7 @@ async fn serve(
         metrics: Arc::clone(&node.metrics),
         readiness: Arc::clone(&readiness),
         clock: node.clock,
+        guard,
     };
     let admin_listener = adopt(listeners.admin, "admin")?;
     servers.spawn(said("admin", Box::pin(admin::serve(admin, admin_listener, ended.clone()))));
@@ -153,7 +170,10 @@ async fn serve(
     ));
     let gateway_listener = adopt(listeners.gateway, "gateway")?;
     let connections = TaskTracker::new();
-    connections.spawn(listener::serve(Arc::clone(&node.gateway), gateway_listener, stop.clone()));
+    if let Some(tls) = &tls {
+        servers.spawn(Arc::clone(tls).watch(stop.clone()));
+    }
+    connections.spawn(listener::serve(Arc::clone(&node.gateway), gateway_listener, tls, stop.clone()));
     readiness.one_serves();
     connections.close();
     servers.close();
@@ -177,10 +197,21 @@ async fn serve(
         () = node.store.failed() => return Err(StartError::StoreBroke),
         () = signals.next() => tracing::warn!("second signal: stopping at once"),
     }
+    reloading.abort();
     ended.cancel();
     let _ = tokio::time::timeout(CONNECTIONS_PAUSE, servers.wait()).await;
     node.store.close();
     Ok(())
+}
+
+fn admin_guard(server: &ServerConfig) -> Result<Guard, StartError> {
+    let read = |path| {
+        let token = std::fs::read_to_string(path).map_err(|_| StartError::AdminToken)?;
+        let token = token.trim();
+        if token.is_empty() { Err(StartError::AdminToken) } else { Ok(Secret::new(token)) }
+    };
+    let token = server.admin_token_file.as_ref().map(read).transpose()?;
+    Ok(Guard { loopback: server.admin_listen.ip().is_loopback(), token })
 }
 
 /// Takes over a bound socket and says where it listens: the one line a script can wait for.

@@ -26,7 +26,10 @@ use crate::seal::{Sealed, TaskKey};
 use crate::task::{FinalStatus, Progress};
 
 pub use cancellations::{Cancellations, TakenUp};
-pub use embedded::{OpenError, OpenOptions, RunningGuard, Store};
+pub use embedded::{
+    Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
+    change_signing_keys, signing_keys,
+};
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
 
 /// Why an operation had no effect.
@@ -39,6 +42,9 @@ pub enum StoreError {
     /// accepted.
     #[error("too many tasks are waiting")]
     Full,
+    /// The same, of these credentials at this upstream.
+    #[error("too many tasks of these credentials are waiting")]
+    FullForCredentials,
 }
 
 /// A call to accept. Everything a user could mind is sealed already.

@@ -12,7 +12,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use crate::client::{Body, Client, Origin, OriginError, Patience, Reuse, SendError, TlsRoots, TlsRootsError};
+use crate::client::{
+    Body, Client, ClientCertificate, FetchError, Origin, OriginError, Patience, Reuse, SendError, TlsRoots,
+    TlsRootsError, USER_AGENT,
+};
 use crate::config::UpstreamConfig;
 use crate::outcome::{NoAnswer, RetryAfter};
 use crate::task::Safety;
@@ -128,12 +131,10 @@ impl Upstream {
         if url.query().is_some() || config.url.contains('#') {
             return Err(bad_url("it holds a query or a fragment"));
         }
-        let roots = match &config.ca_file {
-            Some(path) => {
-                TlsRoots::from_pem_file(path).map_err(|why| UpstreamError::Roots { name: name(), why })?
-            }
-            None => TlsRoots::system(),
-        };
+        let client = config.client_cert_file.as_deref().zip(config.client_key_file.as_deref());
+        let client = client.map(|(certificate, key)| ClientCertificate { certificate, key });
+        let roots = TlsRoots::from_pem_files(config.ca_file.as_deref(), client.as_ref())
+            .map_err(|why| UpstreamError::Roots { name: name(), why })?;
         let headers =
             HeaderRules::new(&config.headers).map_err(|why| UpstreamError::Headers { name: name(), why })?;
         Ok(Self {
@@ -191,6 +192,19 @@ impl Upstream {
     ) -> Result<Response<Incoming>, SendError> {
         let request = request.map(|body| patience.watch(body));
         self.client.send_within(&self.origin, request, reuse, &patience).await
+    }
+
+    /// A question of the node's own: `request` names a path below the prefix and has no body. The
+    /// answer's body is at most `limit` bytes; how long it may take, the caller says.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub async fn ask(&self, mut request: Request<Body>, limit: usize) -> Result<Response<Bytes>, FetchError> {
+        let path = format!("{}{}", self.prefix, request.uri().path());
+        *request.uri_mut() = self.uri_for(&path).map_err(|_| FetchError::Broken)?;
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        self.prepare_headers(request.headers_mut(), None);
+        self.client.exchange(&self.origin, request, limit).await
     }
 
     /// Longest pause between two pieces of the upstream's body.

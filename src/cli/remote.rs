@@ -44,7 +44,7 @@ pub struct Remote {
 impl Remote {
     /// With the system's authorities, or those of a PEM file.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, RemoteError> {
-        let roots = ca_file.map_or_else(|| Ok(TlsRoots::system()), TlsRoots::from_pem_file)?;
+        let roots = TlsRoots::from_pem_files(ca_file, None)?;
         Ok(Self { client: Client::trusted(roots, CONNECT_TIMEOUT) })
     }
 

@@ -52,6 +52,11 @@ impl Findings {
         self.range(key, u64::try_from(count).unwrap_or(u64::MAX), 1, MOST_AT_ONCE);
     }
 
+    /// A certificate is of no use without its key.
+    fn pair(&mut self, one: String, other: String, are_set: (bool, bool)) {
+        self.add_if(are_set.0 != are_set.1, one.clone(), || ConfigError::Unpaired(one, other));
+    }
+
     fn jitter(&mut self, key: &str, jitter: f64) {
         // Not-a-number is in no range.
         let is_wrong = !(0.0..=1.0).contains(&jitter);
@@ -84,6 +89,8 @@ fn server(findings: &mut Findings, server: &ServerConfig) {
     }
     findings
         .add_if(server.data_dir.as_os_str().is_empty(), "server.data_dir", || ConfigError::DataDirMissing);
+    let tls = (server.tls_cert_file.is_some(), server.tls_key_file.is_some());
+    findings.pair(String::from("server.tls_cert_file"), String::from("server.tls_key_file"), tls);
     findings.range("server.threads", u64::try_from(server.threads).unwrap_or(u64::MAX), 0, MOST_THREADS);
     findings.add_if(server.max_body_bytes > server.max_buffered_bytes, "server.max_body_bytes", || {
         ConfigError::BodyAboveBuffer
@@ -96,7 +103,13 @@ fn server(findings: &mut Findings, server: &ServerConfig) {
     findings.timeout("server.stream_heartbeat", server.stream_heartbeat);
     findings.at_once("server.max_connections", server.max_connections);
     findings.at_once("server.max_waiters", server.max_waiters);
-    findings.range("server.max_queued_tasks", server.max_queued_tasks, 1, i64::MAX.unsigned_abs());
+    findings.timeout("server.body_total_timeout", server.body_total_timeout);
+    findings.at_once("server.max_calls", server.max_calls);
+    findings.at_once("server.max_calls_per_credentials", server.max_calls_per_credentials);
+    let most = i64::MAX.unsigned_abs();
+    findings.range("server.max_queued_tasks", server.max_queued_tasks, 1, most);
+    let key = "server.max_queued_per_credentials";
+    findings.range(key, server.max_queued_per_credentials, 1, most);
 }
 
 fn store(findings: &mut Findings, store: &StoreConfig) {
@@ -118,6 +131,9 @@ fn webhooks(findings: &mut Findings, webhooks: &WebhooksConfig) {
     findings.timeout("webhooks.timeout", webhooks.timeout);
     findings.at_once("webhooks.concurrency", webhooks.concurrency);
     findings.at_once("webhooks.per_host_concurrency", webhooks.per_host_concurrency);
+    if let Some(why) = syntax::path_fault(&webhooks.jwks_path) {
+        findings.add("webhooks.jwks_path", ConfigError::JwksPathInvalid(why));
+    }
     for host in &webhooks.allow_hosts {
         let error = || ConfigError::WebhookHostInvalid(host.clone());
         findings.add_if(!syntax::is_host_name(host), "webhooks.allow_hosts", error);

@@ -64,6 +64,8 @@ pub enum ConfigError {
         "`server.max_body_bytes` is more than `server.max_buffered_bytes`: such a body could never be accepted"
     )]
     BodyAboveBuffer,
+    #[error("`webhooks.jwks_path` {0}")]
+    JwksPathInvalid(&'static str),
     #[error("`retention.tasks` is shorter than `retention.results`: a result cannot outlive its task")]
     RetentionOrder,
 
@@ -77,6 +79,18 @@ pub enum ConfigError {
     JwksSource(String),
     #[error("upstream `{upstream}`: `identity.jwks_url` {why}")]
     JwksUrlInvalid { upstream: String, why: &'static str },
+    #[error("upstream `{upstream}`: identity mode `{mode}` needs `identity.{key}`; set it")]
+    IdentityIncomplete { upstream: String, mode: &'static str, key: &'static str },
+    #[error("upstream `{upstream}`: `identity.{key}` {why}")]
+    IdentityInvalid { upstream: String, key: &'static str, why: &'static str },
+    #[error(
+        "upstream `{0}`: set one of `identity.client_secret` and `identity.client_secret_file`, not both"
+    )]
+    ClientSecretTwice(String),
+    #[error(
+        "upstream `{0}`: `headers` sets or removes the header that carries the credential, so the API could not tell one caller from another; leave it out"
+    )]
+    IdentityHeaderChanged(String),
     #[error("upstream `{0}`: `identity.header` is not the name of a header")]
     IdentityHeaderInvalid(String),
     #[error("upstream `{0}`: `identity.claim` must name a claim such as `sub`")]
@@ -100,6 +114,8 @@ pub enum ConfigError {
     PublicUrlMissing(String),
     #[error("`server.public_url` {0}")]
     PublicUrlInvalid(&'static str),
+    #[error("`{0}` and `{1}` belong together; set both or neither")]
+    Unpaired(String, String),
     #[error("`server.data_dir` is empty; name a directory")]
     DataDirMissing,
     #[error("`server.listen` and `server.admin_listen` are both {0}; give each its own port")]
@@ -147,9 +163,14 @@ impl ConfigError {
             Self::LimitOutOfRange { .. } => "limit_out_of_range",
             Self::BodyAboveBuffer => "body_above_buffer",
             Self::RetentionOrder => "retention_order",
+            Self::JwksPathInvalid(_) => "jwks_path_invalid",
             Self::JwtIncomplete { .. } => "jwt_incomplete",
             Self::JwksSource(_) => "jwks_source",
             Self::JwksUrlInvalid { .. } => "jwks_url_invalid",
+            Self::IdentityIncomplete { .. } => "identity_incomplete",
+            Self::IdentityInvalid { .. } => "identity_invalid",
+            Self::ClientSecretTwice(_) => "client_secret_twice",
+            Self::IdentityHeaderChanged(_) => "identity_header_changed",
             Self::IdentityHeaderInvalid(_) => "identity_header_invalid",
             Self::ClaimMissing(_) => "claim_missing",
             Self::HeaderNameInvalid { .. } => "header_name_invalid",
@@ -159,6 +180,7 @@ impl ConfigError {
             Self::CorsOriginInvalid { .. } => "cors_origin_invalid",
             Self::PublicUrlMissing(_) => "public_url_missing",
             Self::PublicUrlInvalid(_) => "public_url_invalid",
+            Self::Unpaired(..) => "unpaired",
             Self::DataDirMissing => "data_dir_missing",
             Self::ListenTwice(_) => "listen_twice",
             Self::StoreUrlInvalid => "store_url_invalid",

@@ -13,17 +13,35 @@ pub fn read(config: &mut Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, upstream) in config.upstreams.iter_mut().enumerate() {
         read_headers(upstream, index, &mut findings);
-        let named = [("ca_file", &upstream.ca_file), ("identity.jwks_file", &upstream.identity.jwks_file)];
+        read_client_secret(upstream, index, &mut findings);
+        let named = [
+            ("ca_file", &upstream.ca_file),
+            ("client_cert_file", &upstream.client_cert_file),
+            ("client_key_file", &upstream.client_key_file),
+            ("identity.jwks_file", &upstream.identity.jwks_file),
+        ];
         for (key, path) in named {
-            let Some(path) = path else { continue };
-            if let Err(error) =
-                File::open(path).and_then(|file| file.metadata()).and_then(|metadata| is_file(&metadata))
-            {
-                findings.push(unreadable(format!("upstreams.{index}.{key}"), path, &error));
-            }
+            must_be_readable(format!("upstreams.{index}.{key}"), path.as_deref(), &mut findings);
         }
     }
+    let server = &config.server;
+    let named = [
+        ("tls_cert_file", &server.tls_cert_file),
+        ("tls_key_file", &server.tls_key_file),
+        ("admin_token_file", &server.admin_token_file),
+    ];
+    for (key, path) in named {
+        must_be_readable(format!("server.{key}"), path.as_deref(), &mut findings);
+    }
     findings
+}
+
+fn must_be_readable(key: String, path: Option<&Path>, findings: &mut Vec<Finding>) {
+    let Some(path) = path else { return };
+    let opened = File::open(path).and_then(|file| file.metadata()).and_then(|metadata| is_file(&metadata));
+    if let Err(error) = opened {
+        findings.push(unreadable(key, path, &error));
+    }
 }
 
 fn read_headers(upstream: &mut UpstreamConfig, index: usize, findings: &mut Vec<Finding>) {
@@ -41,6 +59,20 @@ fn read_headers(upstream: &mut UpstreamConfig, index: usize, findings: &mut Vec<
             }
             Err(error) => findings.push(unreadable(key, path, &error)),
         }
+    }
+}
+
+fn read_client_secret(upstream: &mut UpstreamConfig, index: usize, findings: &mut Vec<Finding>) {
+    let identity = &mut upstream.identity;
+    let Some(path) = &identity.client_secret_file else { return };
+    let key = format!("upstreams.{index}.identity.client_secret_file");
+    if identity.client_secret.is_some() {
+        findings.push(Finding { key, error: ConfigError::ClientSecretTwice(upstream.name.clone()) });
+        return;
+    }
+    match fs::read_to_string(path) {
+        Ok(secret) => identity.client_secret = Some(secret.trim().to_owned()),
+        Err(error) => findings.push(unreadable(key, path, &error)),
     }
 }
 

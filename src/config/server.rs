@@ -18,10 +18,19 @@ pub struct ServerConfig {
     /// Where `/livez`, `/readyz` and `/metrics` answer.
     #[serde(deserialize_with = "units::address")]
     pub admin_listen: SocketAddr,
+    /// PEM: with both, the listener speaks TLS and nothing else.
+    #[serde(deserialize_with = "units::optional_path")]
+    pub tls_cert_file: Option<PathBuf>,
+    #[serde(deserialize_with = "units::optional_path")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Holds the token for what the admin listener does not show everybody.
+    #[serde(deserialize_with = "units::optional_path")]
+    pub admin_token_file: Option<PathBuf>,
     /// Where the store and the keys live.
     pub data_dir: PathBuf,
     /// Scheme, host and port that clients use, without a trailing slash. Empty only when `listen`
-    /// is a specified address; then it is `http://<listen>`.
+    /// is a specified address; then it is `http://<listen>`, with TLS
+    /// `https://<listen>`.
     pub public_url: String,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed and appended to.
     #[serde(deserialize_with = "units::networks")]
@@ -50,6 +59,9 @@ pub struct ServerConfig {
     /// Longest pause between two pieces of a task's body.
     #[serde(deserialize_with = "units::duration")]
     pub body_timeout: Duration,
+    /// Longest whole body of a task, however it comes.
+    #[serde(deserialize_with = "units::duration")]
+    pub body_total_timeout: Duration,
     /// Open client connections.
     pub max_connections: usize,
     /// Longest a call waits for a task to end (`Prefer: wait`).
@@ -60,8 +72,14 @@ pub struct ServerConfig {
     /// Pause after which a stream of status changes says that it is alive.
     #[serde(deserialize_with = "units::duration")]
     pub stream_heartbeat: Duration,
+    /// Calls in progress, over all connections; above it they are refused with 503.
+    pub max_calls: usize,
+    /// The same with one credential; above it 429.
+    pub max_calls_per_credentials: usize,
     /// Tasks neither Succeeded nor Failed; above it a call is refused with 503.
     pub max_queued_tasks: u64,
+    /// The same of one credentials id at one upstream; above it its calls are refused with 429.
+    pub max_queued_per_credentials: u64,
     /// Runtime threads; 0 chooses by the machine: one up to two cores, else one fewer than cores.
     pub threads: usize,
 }
@@ -71,7 +89,8 @@ impl ServerConfig {
     /// can call that address.
     pub fn derive_public_url(&mut self, bound: SocketAddr) {
         if self.public_url.is_empty() && !bound.ip().is_unspecified() {
-            self.public_url = format!("http://{bound}");
+            let scheme = if self.tls_cert_file.is_some() { "https" } else { "http" };
+            self.public_url = format!("{scheme}://{bound}");
         }
     }
 }

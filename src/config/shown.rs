@@ -61,6 +61,8 @@ fn line(out: &mut String, key: &str, node: &Node<'_>, places: &Places) {
         .expect("a parsed TOML value is a TOML value");
     if key == "set" {
         hide(&mut value);
+    } else if key == "client_secret" && value.as_str().is_some_and(|secret| !secret.is_empty()) {
+        value = toml::Value::from(HIDDEN);
     }
     out.push_str(key);
     out.push_str(" = ");

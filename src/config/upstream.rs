@@ -41,6 +41,11 @@ pub struct UpstreamConfig {
     /// PEM file of the authorities trusted for this upstream instead of the system's.
     #[serde(deserialize_with = "units::optional_path")]
     pub ca_file: Option<PathBuf>,
+    /// PEM: who this node says it is to an upstream that asks for a client certificate.
+    #[serde(deserialize_with = "units::optional_path")]
+    pub client_cert_file: Option<PathBuf>,
+    #[serde(deserialize_with = "units::optional_path")]
+    pub client_key_file: Option<PathBuf>,
     pub headers: HeadersConfig,
     pub cors: CorsConfig,
     pub identity: IdentityConfig,
@@ -82,12 +87,46 @@ pub struct IdentityConfig {
     pub audience: Option<String>,
     /// The claim that is the credentials id.
     pub claim: String,
+    /// RFC 7662 section 2: where tokens are asked about, and as whom.
+    #[serde(deserialize_with = "units::optional")]
+    pub introspection_url: Option<String>,
+    #[serde(deserialize_with = "units::optional")]
+    pub client_id: Option<String>,
+    #[serde(deserialize_with = "units::optional")]
+    pub client_secret: Option<String>,
+    #[serde(deserialize_with = "units::optional_path")]
+    pub client_secret_file: Option<PathBuf>,
+    pub client_auth: ClientAuth,
+    /// Below the upstream's prefix: what only a good token can read.
+    #[serde(deserialize_with = "units::optional")]
+    pub path: Option<String>,
+    /// RFC 6901: where the credentials id stands in that document.
+    #[serde(deserialize_with = "units::optional")]
+    pub pointer: Option<String>,
+    /// Ask the upstream at `path` about tokens in the modes `jwt` and `opaque`, too.
+    pub revalidate: bool,
+    /// Longest question about one token.
+    #[serde(deserialize_with = "units::duration")]
+    pub timeout: Duration,
+    /// Longest time an answer about a token is believed.
+    #[serde(deserialize_with = "units::duration")]
+    pub max_cache: Duration,
+}
+
+/// How the node says who it is to the introspection endpoint: RFC 6749 section 2.3.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    Basic,
+    Post,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdentityMode {
     Jwt,
+    Introspection,
+    Upstream,
     Opaque,
     None,
 }

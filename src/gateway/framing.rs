@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 mod follow;
@@ -30,11 +29,12 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use follow::Limits;
+pub use follow::{Follower, Limits, Step};
 pub use head::MAX_LINES;
 pub use wire::{Informational, Wire};
 
-use follow::{Follower, Step};
+use super::listener::Socket;
+
 use wire::Verdict;
 
 /// Read at once behind bytes that do not decide anything yet.
@@ -58,7 +58,7 @@ pub enum Protocol {
 
 /// See the module.
 pub struct Framed {
-    stream: TcpStream,
+    stream: Socket,
     wire: Arc<Wire>,
     follower: Follower,
     /// Read, and not yet gone on.
@@ -95,7 +95,7 @@ impl Framed {
     /// # Errors
     /// The client is gone.
     pub async fn accept(
-        mut stream: TcpStream,
+        mut stream: Socket,
         limits: Limits,
         max_stall: Duration,
         wire: Arc<Wire>,
@@ -340,8 +340,7 @@ impl AsyncWrite for Framed {
 impl Drop for Framed {
     fn drop(&mut self) {
         if self.wire.is_reset() {
-            // Nothing is lost if it fails: the body is cut either way.
-            let _ = self.stream.set_zero_linger();
+            self.stream.reset_on_close();
         }
     }
 }

@@ -24,12 +24,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::framing::{Framed, Informational, Limits, Protocol, Wire};
+use super::tls::ListenerTls;
 use super::tunnel::Tunnels;
 use super::{Gateway, Peer, own};
 
 mod attended;
+mod socket;
 
 use attended::Attended;
+pub use socket::Socket;
 
 /// Between two attempts to accept while the process is out of file descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -41,8 +44,13 @@ const MAX_STALL: Duration = Duration::from_mins(1);
 const MAX_STREAMS: u32 = 256;
 
 /// Serves until `stop`. Then idle connections are closed at once, the others after the calls they
-/// carry.
-pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: CancellationToken) {
+/// carry. With `tls` nothing is served in the clear.
+pub async fn serve(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    tls: Option<Arc<ListenerTls>>,
+    stop: CancellationToken,
+) {
     let connections = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(gateway.server.max_connections));
     let accepting = async {
@@ -52,6 +60,7 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, stop: Cancellat
             let (stream, peer) = accept(&listener).await;
             let connection = Connection {
                 gateway: Arc::clone(&gateway),
+                tls: tls.clone(),
                 peer,
                 wire: Arc::default(),
                 tunnels: Tunnels::new(connections.clone(), stop.clone()),
@@ -96,6 +105,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 struct Connection {
     gateway: Arc<Gateway>,
+    tls: Option<Arc<ListenerTls>>,
     peer: SocketAddr,
     wire: Arc<Wire>,
     tunnels: Tunnels,
@@ -107,7 +117,14 @@ impl Connection {
         // Small answers must not wait for an acknowledgement; where that cannot be set, they do.
         let _ = stream.set_nodelay(true);
         let header_timeout = self.gateway.server.header_timeout;
-        let accepting = Framed::accept(stream, self.limits(), MAX_STALL, Arc::clone(&self.wire));
+        let accepting = async {
+            let socket = match &self.tls {
+                // Boxed: the state of a handshake is large.
+                Some(tls) => Socket::Tls(Box::new(Box::pin(tls.accept(stream)).await?)),
+                None => Socket::Plain(stream),
+            };
+            Framed::accept(socket, self.limits(), MAX_STALL, Arc::clone(&self.wire)).await
+        };
         let stop = self.stop.clone();
         match stop.run_until_cancelled(timeout(header_timeout, accepting)).await {
             Some(Ok(Ok((Protocol::Http1, framed)))) => self.attend_http1(framed).await,
@@ -164,9 +181,9 @@ impl Connection {
         request: Request<Incoming>,
     ) -> Result<Response<Attended>, Infallible> {
         let old = request.version() == Version::HTTP_10;
-        let response = if let Some(refusal) = self.wire.refusal(call) {
+        let (response, place) = if let Some(refusal) = self.wire.refusal(call) {
             // The head that stands for the refused one asks to close.
-            own(refusal.into_response())
+            (own(refusal.into_response()), None)
         } else {
             let informational = (!old).then(|| Informational::new(Arc::clone(&self.wire), call));
             self.gateway.handle(request, self.peer(informational)).await
@@ -174,7 +191,7 @@ impl Connection {
         self.wire.answered(call, response.status() == StatusCode::SWITCHING_PROTOCOLS);
         // To HTTP/1.0 the end of the connection can be the end of the body.
         let reset = old.then(|| Arc::clone(&self.wire));
-        Ok(response.map(|body| Attended::new(body, reset, None)))
+        Ok(response.map(|body| Attended::new(body, reset, None, place)))
     }
 
     async fn answer_http2(
@@ -182,8 +199,8 @@ impl Connection {
         request: Request<Incoming>,
         calls: Arc<AtomicU64>,
     ) -> Result<Response<Attended>, Infallible> {
-        let response = self.gateway.handle(request, self.peer(None)).await;
-        Ok(response.map(|body| Attended::new(body, None, Some(calls))))
+        let (response, place) = self.gateway.handle(request, self.peer(None)).await;
+        Ok(response.map(|body| Attended::new(body, None, Some(calls), place)))
     }
 
     fn peer(&self, informational: Option<Informational>) -> Peer {

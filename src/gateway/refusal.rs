@@ -40,6 +40,12 @@ pub enum Refusal {
     BodyBroken,
     #[error("Too many tasks are waiting; try again later.")]
     BacklogFull,
+    #[error("Too many tasks of these credentials are waiting; wait for some of them to finish.")]
+    CredentialsBacklogFull,
+    #[error("Too many calls with these credentials are in progress; send fewer at once.")]
+    TooManyCalls,
+    #[error("This node has as many calls in progress as it can serve; try again shortly.")]
+    Overloaded,
     #[error("The store cannot take the task now; try again shortly.")]
     StoreUnavailable,
     #[error("This node is stopping; try again.")]
@@ -100,6 +106,9 @@ impl Refusal {
             Self::BodyTimeout => ("body_timeout", StatusCode::REQUEST_TIMEOUT),
             Self::BodyBroken => ("body_broken", StatusCode::BAD_REQUEST),
             Self::BacklogFull => ("backlog_full", StatusCode::SERVICE_UNAVAILABLE),
+            Self::CredentialsBacklogFull => ("credentials_backlog_full", StatusCode::TOO_MANY_REQUESTS),
+            Self::TooManyCalls => ("too_many_calls", StatusCode::TOO_MANY_REQUESTS),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
             Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE),
             Self::KeyReused => ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY),
@@ -153,7 +162,7 @@ impl Refusal {
         self.with_body(accept::PROBLEM, &body)
     }
 
-    /// A 503 asks for a pause of a second, a 401 names the scheme, a 416 the length.
+    /// A 503 or 429 asks for a pause of a second, a 401 names the scheme, a 416 the length.
     fn with_body(self, kind: &'static str, body: &Value) -> Response<Full<Bytes>> {
         let (code, status) = self.parts();
         let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
@@ -162,7 +171,7 @@ impl Refusal {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("ringback-error", HeaderValue::from_static(code));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::UNAUTHORIZED {

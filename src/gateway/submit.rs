@@ -73,7 +73,8 @@ pub async fn submit(
     if gateway.store.is_full() {
         return Err(Refusal::BacklogFull);
     }
-    let (body, buffered) = read_body(gateway, call.body).await?;
+    let reading = timeout(gateway.server.body_total_timeout, read_body(gateway, call.body));
+    let (body, buffered) = reading.await.map_err(|_| Refusal::BodyTimeout)??;
 
     let mut headers = call.headers;
     if let Some(host) = call.client_host {
@@ -99,6 +100,7 @@ pub async fn submit(
     let task = NewTask { repeatable, buffered, ..task };
     let accepted_as = gateway.store.accept(task).await.map_err(|error| match error {
         StoreError::Full => Refusal::BacklogFull,
+        StoreError::FullForCredentials => Refusal::CredentialsBacklogFull,
         StoreError::Unavailable => Refusal::StoreUnavailable,
     })?;
     let id = match accepted_as {

@@ -11,7 +11,7 @@ use super::refusal::Refusal;
 ///
 /// # Errors
 /// CONNECT and TRACE, a target that is too long or has dot segments, a `Host` that is missing, there
-/// twice or not a host (RFC 9112, 3.2).
+/// twice, not a host, or another than the target's (RFC 9112, 3.2).
 pub fn judge<B>(request: &Request<B>, max_uri_bytes: u64) -> Result<(), Refusal> {
     let method = request.method();
     if matches!(*method, Method::CONNECT | Method::TRACE) {
@@ -39,10 +39,20 @@ fn judge_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Re
         (Some(host), None) if !host.is_empty() => {
             let host = Authority::try_from(host.as_bytes()).map_err(|_| invalid("is not a host"))?;
             judge_authority(&host)?;
+            // One server reads the target, the next one the header.
+            if uri.authority().is_some_and(|named| !is_same(named, &host)) {
+                return Err(invalid("and the target name two hosts"));
+            }
         }
         _ => {}
     }
     uri.authority().map_or(Ok(()), judge_authority)
+}
+
+/// Whether both name one host; the scheme's own port may be left out.
+fn is_same(one: &Authority, other: &Authority) -> bool {
+    let port = |authority: &Authority| authority.port_u16().filter(|port| !matches!(port, 80 | 443));
+    one.host().eq_ignore_ascii_case(other.host()) && port(one) == port(other)
 }
 
 fn judge_authority(authority: &Authority) -> Result<(), Refusal> {
@@ -98,7 +108,10 @@ mod tests {
         assert_eq!(code(&request("GET", "/a/%2E./b", &["a"])), "validation_error");
         assert_eq!(code(&request("GET", "/1234567890123456789", &["a"])), "ok");
         assert_eq!(code(&request("GET", "/12345678901234567890", &["a"])), "uri_too_long");
-        assert_eq!(code(&request("GET", "http://a.long.host.example/?12345678", &["a"])), "ok");
+        assert_eq!(
+            code(&request("GET", "http://a.long.host.example/?12345678", &["a.long.host.example"])),
+            "ok"
+        );
     }
 
     #[test]
@@ -110,6 +123,14 @@ mod tests {
             assert_eq!(code(&request("GET", "/", &[host])), "ok", "{host}");
         }
         assert_eq!(code(&request("GET", "http://u@a/", &["a"])), "validation_error");
+        for (target, host, verdict) in [
+            ("http://a/", "A:80", "ok"),
+            ("http://a:8080/", "a:8080", "ok"),
+            ("http://a/", "b", "validation_error"),
+            ("http://a:8080/", "a", "validation_error"),
+        ] {
+            assert_eq!(code(&request("GET", target, &[host])), verdict, "{target} {host}");
+        }
         let mut old = request("GET", "/", &[]);
         *old.version_mut() = Version::HTTP_10;
         assert_eq!(code(&old), "ok");

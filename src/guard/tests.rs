@@ -4,6 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::SignatureScheme;
 
 mod uris;
 
@@ -18,8 +19,11 @@ pub(crate) fn config() -> WebhooksConfig {
         allow_hosts: Vec::new(),
         ports: vec![443],
         allow_loopback: false,
+        signatures: vec![SignatureScheme::V1, SignatureScheme::V1a],
+        jwks_path: String::from("/.well-known/jwks"),
         concurrency: 8,
         per_host_concurrency: 2,
+        own_listeners: Vec::new(),
     }
 }
 
@@ -284,4 +288,42 @@ proptest! {
         };
         prop_assert!(!strict().judge_address(inner).allowed, "{}", inner);
     }
+}
+
+#[test]
+fn the_nodes_own_listeners_are_denied_whatever_is_allowed() {
+    let listen = |text: &str| {
+        let config = WebhooksConfig {
+            own_listeners: vec![text.parse().unwrap()],
+            allow_http: true,
+            allow_networks: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
+            allow_hosts: vec!["me.test".to_owned()],
+            ports: vec![8080, 8081],
+            ..loopback_config()
+        };
+        Rules::new(&config)
+    };
+    let judge =
+        |rules: &Rules, address: &str| rules.judge_connection(false, "me.test", &[address.parse().unwrap()]);
+    let own = Err("own_listener");
+    assert_eq!(judge(&listen("127.0.0.1:8080"), "127.0.0.1:8080"), own);
+    assert_eq!(judge(&listen("127.0.0.1:8080"), "[::ffff:127.0.0.1]:8080"), own);
+    assert_eq!(judge(&listen("127.0.0.1:8080"), "127.0.0.1:8081"), Ok(()));
+    assert_eq!(judge(&listen("0.0.0.0:8080"), "127.3.2.1:8080"), own);
+    assert_eq!(judge(&listen("[::]:8080"), "127.0.0.1:8080"), own);
+    assert_eq!(
+        judge(&listen("0.0.0.0:8080"), "93.184.216.34:8080"),
+        Ok(()),
+        "whether it is ours, the socket tells"
+    );
+    let socket = |rules: &Rules, local: &str, peer: &str| {
+        rules.judge_socket(local.parse().unwrap(), peer.parse().unwrap())
+    };
+    let rules = listen("0.0.0.0:8080");
+    assert_eq!(socket(&rules, "192.0.2.7:50000", "192.0.2.7:8080"), own);
+    assert_eq!(socket(&rules, "127.0.0.1:50000", "127.0.0.2:8080"), own);
+    assert_eq!(socket(&rules, "192.0.2.7:50000", "192.0.2.7:8081"), Ok(()));
+    assert_eq!(socket(&rules, "192.0.2.7:50000", "93.184.216.34:8080"), Ok(()));
+    let uri = crate::guard::WebhookUri::parse("http://127.0.0.1:8080/", &rules);
+    assert!(uri.err().unwrap().to_string().contains("own_listener"));
 }

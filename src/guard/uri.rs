@@ -1,10 +1,10 @@
 //! A webhook URI as text: what RFC 3986 allows, less what two readers could read differently.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use http::uri::PathAndQuery;
 
-use super::Rules;
+use super::{OWN_LISTENER, Rules};
 use crate::secret::Secret;
 
 const MAX_BYTES: usize = 4096;
@@ -83,6 +83,9 @@ impl WebhookUri {
     fn judge(&self, host: &Host<'_>, rules: &Rules) -> Result<(), UriRefusal> {
         let loopback = match *host {
             Host::Address(address) => {
+                if rules.is_own(SocketAddr::new(address, self.port)) {
+                    return Err(UriRefusal::Address(OWN_LISTENER));
+                }
                 let verdict = rules.judge_address(address);
                 if !verdict.allowed {
                     return Err(UriRefusal::Address(verdict.rule));

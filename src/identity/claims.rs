@@ -40,6 +40,8 @@ pub enum Fault {
     Issuer,
     Audience,
     Claim,
+    /// Whoever was asked about the token does not vouch for it.
+    NotVouchedFor,
 }
 
 impl Fault {
@@ -73,6 +75,9 @@ impl Fault {
             Self::Issuer => "The access token is from another issuer; get one from the issuer of this API.",
             Self::Audience => "The access token is meant for another audience; get one for this API.",
             Self::Claim => "The access token does not name its credentials; get one of another kind.",
+            Self::NotVouchedFor => {
+                "The access token is not accepted: it is unknown, expired or revoked; get a new one and call again."
+            }
         }
     }
 }
@@ -158,16 +163,18 @@ impl Rules {
                 return Err(Fault::NotYetValid);
             }
         }
-        let id = claims.get(&self.claim).and_then(Value::as_str).ok_or(Fault::Claim)?;
-        if id.is_empty() || id.chars().nth(MAX_ID_CHARS).is_some() {
-            return Err(Fault::Claim);
-        }
+        let id = claims.get(&self.claim).and_then(Value::as_str).and_then(fit_id).ok_or(Fault::Claim)?;
         Ok(Verified { credentials_id: Arc::from(id), expires_at })
     }
 }
 
+/// The text, where it can be a credentials id.
+pub fn fit_id(id: &str) -> Option<&str> {
+    (!id.is_empty() && id.chars().nth(MAX_ID_CHARS).is_none()).then_some(id)
+}
+
 /// Seconds since the epoch, fractions allowed: RFC 7519 section 2.
-fn numeric_date(value: &Value) -> Option<Timestamp> {
+pub fn numeric_date(value: &Value) -> Option<Timestamp> {
     let since_epoch = match value.as_u64() {
         Some(seconds) => Duration::from_secs(seconds),
         None => Duration::try_from_secs_f64(value.as_f64()?).ok()?,

@@ -33,14 +33,28 @@ impl CredentialHeader {
         HeaderName::from_bytes(name.as_bytes()).ok().map(|name| Self { name })
     }
 
+    pub fn name(&self) -> &HeaderName {
+        &self.name
+    }
+
     /// The credential of a call.
     pub fn credential<'h>(&self, headers: &'h HeaderMap) -> Result<Credential<'h>, Rejection> {
+        parse(self.only(headers)?).ok_or_else(|| self.missing())
+    }
+
+    /// The whole value of a header that holds a credential.
+    pub fn value<'h>(&self, headers: &'h HeaderMap) -> Result<&'h [u8], Rejection> {
+        let value = self.only(headers)?;
+        parse(value).map(|_| value).ok_or_else(|| self.missing())
+    }
+
+    fn only<'h>(&self, headers: &'h HeaderMap) -> Result<&'h [u8], Rejection> {
         let mut values = headers.get_all(&self.name).iter();
         let first = values.next().ok_or_else(|| self.missing())?;
         if values.next().is_some() {
             return Err(self.repeated());
         }
-        parse(first.as_bytes()).ok_or_else(|| self.missing())
+        Ok(first.as_bytes())
     }
 
     /// The credential of a call where it must be a bearer token, RFC 6750 section 2.1. In a header

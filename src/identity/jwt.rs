@@ -13,7 +13,7 @@ use crate::config::IdentityConfig;
 pub struct JwtIdentity {
     rules: Rules,
     source: Source,
-    known: KnownTokens,
+    known: KnownTokens<Verified>,
 }
 
 impl JwtIdentity {
@@ -48,7 +48,8 @@ impl JwtIdentity {
             Lookup::Unavailable => return Err(Rejection::Unavailable),
         };
         let verified = self.rules.judge(token, &header, &key, wall)?;
-        self.known.insert(hash, generation, verified.clone());
+        // A clock set back makes no token good for longer: its end is a date.
+        self.known.insert(hash, generation, verified.clone(), Timestamp(i64::MIN)..verified.expires_at);
         Ok(verified.into())
     }
 }
@@ -87,11 +88,8 @@ mod tests {
     async fn a_token_seen_before_is_looked_up_and_not_verified_again() {
         let identity = with_source(Source::Fixed(KeySet::read(br#"{"keys": []}"#).unwrap()));
         assert!(identity.identify(b"x", NOW).await.is_err());
-        identity.known.insert(
-            TokenHash::of(b"x"),
-            0,
-            known_until(NOW.after(std::time::Duration::from_secs(1))),
-        );
+        let end = NOW.after(std::time::Duration::from_secs(1));
+        identity.known.insert(TokenHash::of(b"x"), 0, known_until(end), NOW..end);
         assert_eq!(&*identity.identify(b"x", NOW).await.unwrap().credentials_id, "john");
         assert!(identity.identify(b"y", NOW).await.is_err());
     }
@@ -100,7 +98,7 @@ mod tests {
     async fn a_token_is_not_believed_before_there_are_keys_to_believe() {
         let down: Fetch = Arc::new(|_, _| async { Err(FetchError::Unreachable) }.boxed());
         let identity = with_source(Source::url("http://127.0.0.1/jwks", "bank", down).unwrap());
-        identity.known.insert(TokenHash::of(b"x"), 0, known_until(Timestamp::MAX));
+        identity.known.insert(TokenHash::of(b"x"), 0, known_until(Timestamp::MAX), NOW..Timestamp::MAX);
         assert!(identity.identify(b"x", NOW).await.is_err());
     }
 }

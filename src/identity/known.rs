@@ -1,15 +1,16 @@
-//! Tokens already found good, by their hash, so that a token is verified once and not with each call.
+//! Tokens already judged, by their hash, so that a token is judged once and not with each call.
 //!
 //! Bounded: two maps, a young and an old one. What is used moves to the young one; when that is full
 //! it becomes the old one and the old one is dropped whole, so no insert ever searches for a victim.
-//! An entry is good for one generation of the issuer's keys and until the token expires.
+//! An entry is good for one generation of the issuer's keys and for a span of time that ends with the
+//! token at the latest.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::claims::Verified;
 use crate::clock::Timestamp;
 
 /// Tokens remembered for one upstream.
@@ -26,52 +27,57 @@ impl TokenHash {
     }
 }
 
-struct Entry {
-    verified: Verified,
+struct Entry<T> {
+    verdict: T,
     generation: u64,
+    /// A clock set back before the beginning does not make a verdict last longer.
+    good: Range<Timestamp>,
 }
 
-impl Entry {
+impl<T> Entry<T> {
     fn is_good(&self, generation: u64, wall: Timestamp) -> bool {
-        self.generation == generation && wall < self.verified.expires_at
+        self.generation == generation && self.good.contains(&wall)
     }
 }
 
-#[derive(Default)]
-struct Halves {
-    young: HashMap<TokenHash, Entry>,
-    old: HashMap<TokenHash, Entry>,
+struct Halves<T> {
+    young: HashMap<TokenHash, Entry<T>>,
+    old: HashMap<TokenHash, Entry<T>>,
 }
 
-pub struct KnownTokens {
-    halves: Mutex<Halves>,
+/// What was found out about tokens: a `T` each.
+pub struct KnownTokens<T> {
+    halves: Mutex<Halves<T>>,
     half: usize,
 }
 
-impl KnownTokens {
+impl<T: Clone> KnownTokens<T> {
     /// Never holds more than `capacity` tokens (2 at least).
     pub fn new(capacity: usize) -> Self {
-        Self { halves: Mutex::default(), half: (capacity / 2).max(1) }
+        Self {
+            halves: Mutex::new(Halves { young: HashMap::new(), old: HashMap::new() }),
+            half: (capacity / 2).max(1),
+        }
     }
 
-    /// What is known of a token, when its keys are still those of `generation` and it has not expired.
-    pub fn get(&self, hash: &TokenHash, generation: u64, wall: Timestamp) -> Option<Verified> {
+    /// What is known of a token, when its keys are still those of `generation` and the span is not over.
+    pub fn get(&self, hash: &TokenHash, generation: u64, wall: Timestamp) -> Option<T> {
         let mut halves = self.lock();
         if let Some(entry) = halves.young.get(hash) {
-            return entry.is_good(generation, wall).then(|| entry.verified.clone());
+            return entry.is_good(generation, wall).then(|| entry.verdict.clone());
         }
         let entry = halves.old.remove(hash).filter(|entry| entry.is_good(generation, wall))?;
-        let verified = entry.verified.clone();
+        let verdict = entry.verdict.clone();
         self.keep(halves, *hash, entry);
-        Some(verified)
+        Some(verdict)
     }
 
-    /// Remembers a token that was verified with the keys of `generation`.
-    pub fn insert(&self, hash: TokenHash, generation: u64, verified: Verified) {
-        self.keep(self.lock(), hash, Entry { verified, generation });
+    /// Remembers a token that was judged with the keys of `generation`.
+    pub fn insert(&self, hash: TokenHash, generation: u64, verdict: T, good: Range<Timestamp>) {
+        self.keep(self.lock(), hash, Entry { verdict, generation, good });
     }
 
-    fn keep(&self, mut halves: MutexGuard<'_, Halves>, hash: TokenHash, entry: Entry) {
+    fn keep(&self, mut halves: MutexGuard<'_, Halves<T>>, hash: TokenHash, entry: Entry<T>) {
         let mut dropped = HashMap::new();
         if halves.young.len() >= self.half && !halves.young.contains_key(&hash) {
             let full = std::mem::take(&mut halves.young);
@@ -83,7 +89,7 @@ impl KnownTokens {
         drop(dropped);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Halves> {
+    fn lock(&self) -> MutexGuard<'_, Halves<T>> {
         self.halves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,9 +105,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn verified(id: &str) -> Verified {
-        Verified { credentials_id: id.into(), expires_at: Timestamp(1_000) }
-    }
+    const GOOD: Range<Timestamp> = Timestamp(0)..Timestamp(1_000);
 
     fn hash(number: u32) -> TokenHash {
         TokenHash::of(&number.to_be_bytes())
@@ -109,27 +113,28 @@ mod tests {
 
     #[test]
     fn a_token_is_known_until_it_expires() {
-        let known = KnownTokens::new(10);
-        known.insert(hash(1), 0, verified("john"));
-        assert_eq!(&*known.get(&hash(1), 0, Timestamp(999)).unwrap().credentials_id, "john");
+        let known = KnownTokens::<String>::new(10);
+        known.insert(hash(1), 0, "john".to_owned(), GOOD);
+        assert_eq!(known.get(&hash(1), 0, Timestamp(999)).unwrap(), "john");
         assert!(known.get(&hash(1), 0, Timestamp(1_000)).is_none());
+        assert!(known.get(&hash(1), 0, Timestamp(-1)).is_none(), "the clock was set back");
     }
 
     #[test]
     fn a_token_is_forgotten_with_the_keys_it_was_verified_with() {
-        let known = KnownTokens::new(10);
-        known.insert(hash(1), 0, verified("john"));
+        let known = KnownTokens::<String>::new(10);
+        known.insert(hash(1), 0, "john".to_owned(), GOOD);
         assert!(known.get(&hash(1), 1, Timestamp(0)).is_none());
-        known.insert(hash(1), 1, verified("john"));
+        known.insert(hash(1), 1, "john".to_owned(), GOOD);
         assert!(known.get(&hash(1), 1, Timestamp(0)).is_some());
     }
 
     #[test]
     fn a_token_in_use_outlives_any_number_of_others() {
-        let known = KnownTokens::new(10);
-        known.insert(hash(0), 0, verified("busy"));
+        let known = KnownTokens::<String>::new(10);
+        known.insert(hash(0), 0, "busy".to_owned(), GOOD);
         for number in 1..1_000 {
-            known.insert(hash(number), 0, verified("passing"));
+            known.insert(hash(number), 0, "passing".to_owned(), GOOD);
             assert!(known.get(&hash(0), 0, Timestamp(0)).is_some(), "gone after {number}");
         }
     }
@@ -140,13 +145,13 @@ mod tests {
             capacity in 2usize..20,
             steps in proptest::collection::vec((any::<bool>(), 0u32..40), 0..200),
         ) {
-            let known = KnownTokens::new(capacity);
+            let known = KnownTokens::<String>::new(capacity);
             for (insert, number) in steps {
                 if insert {
-                    known.insert(hash(number), 0, verified(&number.to_string()));
+                    known.insert(hash(number), 0, number.to_string(), GOOD);
                     prop_assert!(known.get(&hash(number), 0, Timestamp(0)).is_some());
                 } else if let Some(found) = known.get(&hash(number), 0, Timestamp(0)) {
-                    prop_assert_eq!(&*found.credentials_id, number.to_string());
+                    prop_assert_eq!(found, number.to_string());
                 }
                 prop_assert!(known.len() <= capacity);
             }

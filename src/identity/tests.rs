@@ -1,15 +1,18 @@
 //! Identity as the gateway sees it: headers in, a caller or a rejection out.
 
+mod asked;
 mod issuer;
 mod rotation;
 mod settings;
 mod tokens;
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue};
 
 use super::{Caller, Identity, Rejection};
 use crate::clock::Timestamp;
-use crate::config::{IdentityConfig, IdentityMode};
+use crate::config::{ClientAuth, IdentityConfig, IdentityMode};
 
 /// The moment of every test, unless it says otherwise.
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -25,6 +28,16 @@ fn config(mode: IdentityMode) -> IdentityConfig {
         issuer: Some(ISSUER.to_owned()),
         audience: Some(AUDIENCE.to_owned()),
         claim: "sub".to_owned(),
+        introspection_url: None,
+        client_id: None,
+        client_secret: None,
+        client_secret_file: None,
+        client_auth: ClientAuth::Basic,
+        path: None,
+        pointer: None,
+        revalidate: false,
+        timeout: Duration::from_secs(5),
+        max_cache: Duration::from_mins(1),
     }
 }
 

@@ -5,13 +5,16 @@
 //! own and never wait for the writer. A lock on the data directory keeps a second process out.
 
 mod apply;
+mod backlog;
 mod cancel;
 mod claim;
 mod inbox;
+mod offline;
 mod open;
 mod read;
 mod reader;
 mod retention;
+mod signing;
 mod writer;
 
 use std::collections::HashMap;
@@ -33,7 +36,10 @@ use crate::seal::Sealed;
 use inbox::{Inbox, Operation};
 use reader::Readers;
 
-pub use open::{OpenError, OpenOptions};
+pub use offline::{Erased, Files, OfflineStore, change_signing_keys, signing_keys};
+pub use open::{NodeSecrets, OpenError, OpenOptions};
+#[cfg(test)]
+pub(super) use reader::traced;
 
 /// A handle to the store; clones share it.
 #[derive(Clone)]
@@ -103,7 +109,8 @@ impl Store {
     /// handed to its lane's ready queue at once.
     ///
     /// # Errors
-    /// [`StoreError::Full`]: too many tasks are unfinished. [`StoreError::Unavailable`]: not written.
+    /// [`StoreError::Full`], [`StoreError::FullForCredentials`]: too many tasks are unfinished.
+    /// [`StoreError::Unavailable`]: not written.
     pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox.push_accept(task.lane, Box::new(task), reply)?;

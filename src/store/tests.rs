@@ -15,6 +15,7 @@ use crate::outcome::{FailureCode, Reason};
 use crate::seal::KeyRing;
 use crate::task::Status;
 
+mod callers;
 mod cancelling;
 mod opening;
 mod repeats;
@@ -32,6 +33,7 @@ fn options(dir: &Path) -> OpenOptions {
         key_file: None,
         upstreams: vec![String::from("bank"), String::from("other")],
         max_queued_tasks: 5,
+        max_queued_per_credentials: 1_000,
         ready_capacity: 2,
         clock: Clock::start(),
         commit_seconds: Histogram::new([1.0]),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::Method;
 
 use crate::support::eventually;
-use crate::support::node::{Node, PREFIX};
+use crate::support::node::{Node, PREFIX, Setup};
 use crate::support::peer::Upstream;
 use crate::support::receiver::Receiver;
 use crate::support::reply::{Gate, Reply};
@@ -158,4 +158,33 @@ async fn labels_never_hold_what_a_client_chose() {
     let text = node.admin("/metrics").send().await.body;
     assert!(!String::from_utf8_lossy(&text).contains("hush"));
     assert!(metrics(&node).await.len() <= before + 20, "the number of samples does not grow with calls");
+}
+
+#[tokio::test]
+async fn what_is_not_for_everybody_is_shown_to_nobody_from_another_site() {
+    let upstream = Upstream::start().await;
+    let node = Node::start(&upstream).await;
+    let asked = |host: &str| node.admin("/tasks").header("host", host);
+    assert_eq!(asked("localhost").send().await.status, 404);
+    assert_eq!(asked("evil.example").send().await.status, 403, "a name that leads here");
+    let foreign = asked("localhost").header("origin", "https://evil.example");
+    assert_eq!(foreign.send().await.status, 403);
+    // Probes call the node by whatever name they know.
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(node.admin(path).header("host", "node-1.cluster").send().await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_admin_token_opens_and_nothing_else_does() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream);
+    let file = setup.write("admin-token", "s3cret-token\n").display().to_string();
+    let node = setup.set("server.admin_token_file", file).start().await;
+    assert_eq!(node.admin("/tasks").bearer("s3cret-token").send().await.status, 404);
+    let refused = node.admin("/tasks").bearer("another").send().await;
+    assert_eq!(refused.status, 401);
+    assert!(refused.header("www-authenticate").is_some());
+    assert_eq!(node.admin("/livez").send().await.status, 200);
+    assert!(!node.log().contains("s3cret-token"));
 }

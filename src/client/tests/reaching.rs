@@ -60,7 +60,7 @@ async fn tls_is_verified_by_authority_and_by_host_name() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ca.pem");
     std::fs::write(&file, pem).unwrap();
-    let roots = TlsRoots::from_pem_file(&file).unwrap();
+    let roots = TlsRoots::from_pem_files(Some(&file), None).unwrap();
     let server = Server::start().await;
     let port = server.address().port();
 
@@ -89,9 +89,9 @@ async fn tls_is_verified_by_authority_and_by_host_name() {
 fn a_file_without_certificates_trusts_nobody_and_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ca.pem");
-    assert!(matches!(TlsRoots::from_pem_file(&file), Err(TlsRootsError::Unreadable(_))));
+    assert!(matches!(TlsRoots::from_pem_files(Some(&file), None), Err(TlsRootsError::Unreadable(_))));
     std::fs::write(&file, "no certificate").unwrap();
-    assert!(matches!(TlsRoots::from_pem_file(&file), Err(TlsRootsError::Empty(_))));
+    assert!(matches!(TlsRoots::from_pem_files(Some(&file), None), Err(TlsRootsError::Empty(_))));
 }
 
 #[tokio::test]

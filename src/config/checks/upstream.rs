@@ -69,6 +69,8 @@ fn one(findings: &mut Findings, upstream: &UpstreamConfig, at: &str) {
     if let Some(why) = syntax::base_url_fault(&upstream.url) {
         findings.add(format!("{at}.url"), ConfigError::UpstreamUrlInvalid { upstream: name(), why });
     }
+    let pair = (upstream.client_cert_file.is_some(), upstream.client_key_file.is_some());
+    findings.pair(format!("{at}.client_cert_file"), format!("{at}.client_key_file"), pair);
     findings.timeout(&format!("{at}.timeout"), upstream.timeout);
     findings.timeout(&format!("{at}.idle_timeout"), upstream.idle_timeout);
     findings.add_if(upstream.total_timeout < upstream.timeout, format!("{at}.total_timeout"), || {
@@ -96,6 +98,7 @@ fn one(findings: &mut Findings, upstream: &UpstreamConfig, at: &str) {
     }
     headers(findings, upstream, at);
     identity(findings, &upstream.identity, &upstream.name, at);
+    asked(findings, upstream, at);
 }
 
 fn headers(findings: &mut Findings, upstream: &UpstreamConfig, at: &str) {
@@ -155,4 +158,51 @@ fn identity(findings: &mut Findings, identity: &IdentityConfig, upstream: &str, 
         let error = ConfigError::JwksUrlInvalid { upstream: name(), why };
         findings.add(format!("{at}.identity.jwks_url"), error);
     }
+}
+
+/// The modes that ask somebody about a token.
+fn asked(findings: &mut Findings, upstream: &UpstreamConfig, at: &str) {
+    let identity = &upstream.identity;
+    let (name, mode) = (|| upstream.name.clone(), identity.mode);
+    let mut needed = |mode, key, is_there: bool| {
+        findings.add_if(!is_there, format!("{at}.identity.mode"), || ConfigError::IdentityIncomplete {
+            upstream: name(),
+            mode,
+            key,
+        });
+    };
+    let asks_upstream = mode == IdentityMode::Upstream || identity.revalidate;
+    if mode == IdentityMode::Introspection {
+        needed("introspection", "introspection_url", identity.introspection_url.is_some());
+        needed("introspection", "client_id", identity.client_id.is_some());
+        let has_secret = identity.client_secret.is_some() || identity.client_secret_file.is_some();
+        needed("introspection", "client_secret", has_secret);
+        needed("introspection", "claim", !identity.claim.is_empty());
+    }
+    if mode == IdentityMode::Upstream {
+        needed("upstream", "pointer", identity.pointer.is_some());
+    }
+    if asks_upstream {
+        let mode = if identity.revalidate { "revalidate" } else { "upstream" };
+        needed(mode, "path", identity.path.is_some());
+    }
+    let mut invalid = |key: &'static str, why: Option<&'static str>| {
+        if let Some(why) = why {
+            let error = ConfigError::IdentityInvalid { upstream: name(), key, why };
+            findings.add(format!("{at}.identity.{key}"), error);
+        }
+    };
+    invalid("introspection_url", identity.introspection_url.as_deref().and_then(syntax::url_fault));
+    invalid("path", identity.path.as_deref().and_then(syntax::path_fault));
+    let is_pointer = identity.pointer.as_deref().is_none_or(|pointer| pointer.starts_with('/'));
+    invalid("pointer", (!is_pointer).then_some("must start with `/`, such as \"/id\""));
+    let misplaced = identity.revalidate && !matches!(mode, IdentityMode::Jwt | IdentityMode::Opaque);
+    invalid("revalidate", misplaced.then_some("is for the modes `jwt` and `opaque`; leave it out"));
+    findings.timeout(&format!("{at}.identity.timeout"), identity.timeout);
+    let carries = |name: &String| name.eq_ignore_ascii_case(&identity.header);
+    let headers = &upstream.headers;
+    let changed = headers.set.keys().chain(headers.set_from_file.keys()).chain(&headers.remove).any(carries);
+    findings.add_if(asks_upstream && changed, format!("{at}.identity.header"), || {
+        ConfigError::IdentityHeaderChanged(name())
+    });
 }

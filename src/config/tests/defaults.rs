@@ -78,8 +78,9 @@ fn every_default_is_explained() {
     let mut explained = false;
     for line in load::DEFAULTS.lines() {
         let is_key = !line.is_empty() && !line.starts_with(['#', '[']);
-        // `issuer` and `audience`, `jwks_url` and `jwks_file` share a comment.
-        let shares = ["audience", "jwks_file"].iter().any(|key| line.starts_with(key));
+        // Pairs share a comment: `issuer` and `audience`, a certificate and its key.
+        let second = ["audience", "jwks_file", "client_secret", "tls_key_file", "client_key_file"];
+        let shares = second.iter().any(|key| line.starts_with(key));
         assert!(!is_key || explained || shares, "no comment above `{line}`");
         explained = line.starts_with('#');
     }

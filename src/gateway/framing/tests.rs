@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
@@ -16,7 +16,8 @@ async fn pair(first: &[u8], max_stall: Duration) -> (TcpStream, Protocol, Framed
     client.write_all(first).await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     let wire = Arc::new(Wire::default());
-    let (protocol, framed) = Framed::accept(stream, LIMITS, max_stall, Arc::clone(&wire)).await.unwrap();
+    let (protocol, framed) =
+        Framed::accept(Socket::Plain(stream), LIMITS, max_stall, Arc::clone(&wire)).await.unwrap();
     (client, protocol, framed, wire)
 }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::client::BoxError;
-use crate::gateway::GatewayBody;
 use crate::gateway::framing::Wire;
+use crate::gateway::{GatewayBody, InProgress};
 
 pub(super) struct Attended {
     body: GatewayBody,
@@ -18,6 +18,8 @@ pub(super) struct Attended {
     reset: Option<Arc<Wire>>,
     /// Held for as long as the call is in progress.
     _in_progress: Option<Arc<AtomicU64>>,
+    /// Given back with the last byte.
+    _place: Option<InProgress>,
 }
 
 impl Attended {
@@ -25,8 +27,9 @@ impl Attended {
         body: GatewayBody,
         reset: Option<Arc<Wire>>,
         in_progress: Option<Arc<AtomicU64>>,
+        place: Option<InProgress>,
     ) -> Self {
-        Self { body, reset, _in_progress: in_progress }
+        Self { body, reset, _in_progress: in_progress, _place: place }
     }
 }
 

@@ -15,6 +15,13 @@ async fn a_head_with_two_readings_is_refused_and_nothing_is_called() {
         "POST /api HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\nx",
         "POST /api HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         "POST /api HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /api HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /api HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "POST /api HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        "POST /api HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        "POST /api HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "POST /api HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\nx",
+        "POST /api HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\nx",
         "GET /api HTTP/1.1\nHost: a\n\n",
         "GET /api HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
         "GET /api HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
@@ -85,4 +92,70 @@ async fn a_client_reads_a_refusal_although_it_is_still_sending() {
     }
     let (head, body) = client.message().await;
     assert!(head.starts_with("http/1.1 413") && body.contains("body_too_large"), "{head}{body}");
+}
+
+#[tokio::test]
+async fn a_target_and_a_host_that_disagree_are_refused() {
+    let upstream = mirror().await;
+    let node = node(upstream.address).await;
+    for head in [
+        "GET http://a.example/api HTTP/1.1\r\nHost: b.example\r\nConnection: close\r\n\r\n",
+        "GET http://a.example:8080/api HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+        "GET http://u@a.example/api HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+        "GET /api HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n",
+        "GET /api HTTP/1.1\r\nHost: a, b\r\nConnection: close\r\n\r\n",
+        "GET /api HTTP/1.1\r\nConnection: close\r\n\r\n",
+    ] {
+        let answer = node.answer_to(head).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{head:?}: {answer}");
+    }
+    assert_eq!(upstream.connections(), 0);
+    let call = "GET http://a.example/api/x HTTP/1.1\r\nHost: A.example\r\nConnection: close\r\n\r\n";
+    let answer = node.answer_to(call).await;
+    assert!(answer.contains("get /v1/x http/1.1"), "the absolute form goes on in origin form: {answer}");
+}
+
+#[tokio::test]
+async fn what_an_upstream_sends_beyond_its_answer_is_nobodys_answer() {
+    const SMUGGLED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled";
+    for lying in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 60\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2, 60\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n",
+        "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+    ] {
+        let upstream = upstream(move |mut client| async move {
+            while let Some(head) = client.try_until("\r\n\r\n").await {
+                if head.contains("/first") {
+                    client.send(format!("{lying}{SMUGGLED}")).await;
+                } else {
+                    client.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nown").await;
+                }
+            }
+        })
+        .await;
+        let node = node(upstream.address).await;
+        let mut client = node.connect().await;
+        client.send("GET /api/first HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        let first = client.rest().await;
+        assert_eq!(first.matches("HTTP/1.1 ").count(), 1, "{lying:?}: {first}");
+        let both = first.to_ascii_lowercase();
+        assert!(
+            !(both.contains("content-length:") && both.contains("transfer-encoding:")),
+            "{lying:?}: {first}"
+        );
+        assert!(both.matches("content-length:").count() <= 1, "{lying:?}: {first}");
+        let call = "GET /api/second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let mut client = node.connect().await;
+        client.send(call).await;
+        let second = client.rest().await;
+        assert!(!second.contains("smuggled"), "{lying:?}: {second}");
+    }
 }

@@ -128,3 +128,32 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     assert_eq!(soon(second.into_body().collect()).await.unwrap().to_bytes(), "hi!");
     soon(connection).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_call_over_http2_that_reads_two_ways_is_refused() {
+    let upstream = mirror().await;
+    let node = node(upstream.address).await;
+    for (name, value) in [
+        ("host", "other.example"),
+        ("transfer-encoding", "chunked"),
+        ("content-length", "5"),
+        ("connection", "close"),
+    ] {
+        let (mut sender, _) = connect(&node).await;
+        let body = Full::new(Bytes::from_static(b"x")).map_err(|never| match never {}).boxed_unsync();
+        let mut call = request("/api/bad", body);
+        *call.method_mut() = http::Method::POST;
+        call.headers_mut().insert(name, HeaderValue::from_static(value));
+        // Refused with an answer or with a reset; what our own library will not even send is dropped.
+        if let Ok(response) = soon(sender.send_request(call)).await
+            && response.status() == StatusCode::OK
+        {
+            let seen = soon(response.into_body().collect()).await.unwrap().to_bytes();
+            let seen = std::str::from_utf8(&seen).unwrap();
+            let framed =
+                [seen.contains("content-length: 1\r\n"), seen.contains("transfer-encoding: chunked")];
+            assert!(name != "host" && framed.iter().filter(|is| **is).count() == 1, "{name}: {seen}");
+            assert!(!seen.contains("other.example") && !seen.contains("content-length: 5"), "{name}: {seen}");
+        }
+    }
+}

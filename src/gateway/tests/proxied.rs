@@ -381,7 +381,7 @@ async fn trusted_proxies_are_appended_to_and_the_host_can_be_kept() {
             .await;
     let mut client = node.connect().await;
     client
-        .send("GET http://target.example/api HTTP/1.1\r\nHost: other.example\r\nX-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: https\r\n\r\n")
+        .send("GET http://target.example/api HTTP/1.1\r\nHost: target.example\r\nX-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: https\r\n\r\n")
         .await;
     let (_, seen) = client.message().await;
     for line in ["x-forwarded-for: 9.9.9.9, 127.0.0.1", "x-forwarded-proto: https", "host: target.example"] {

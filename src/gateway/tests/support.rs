@@ -77,7 +77,7 @@ pub async fn node_with(upstream: SocketAddr, server: &str, upstreams: &str) -> N
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let running = tokio::spawn(listener::serve(gateway, listener, stop.clone()));
+    let running = tokio::spawn(listener::serve(gateway, listener, None, stop.clone()));
     Node { address, stop, served: running, _data_dir: data_dir }
 }
 

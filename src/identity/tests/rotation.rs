@@ -95,7 +95,7 @@ impl Server {
 
 fn identity_at(url: &str, fetch: Fetch) -> Identity {
     let config = IdentityConfig { jwks_url: Some(url.to_owned()), ..config(IdentityMode::Jwt) };
-    Identity::new(&config, "bank", &FingerprintKey::new([1; 32]), fetch).unwrap()
+    Identity::new(&config, "bank", &FingerprintKey::new([1; 32]), super::settings::reach(fetch)).unwrap()
 }
 
 fn fetch_over_sockets() -> Fetch {

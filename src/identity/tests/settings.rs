@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use http::HeaderMap;
 
-use super::super::{ANONYMOUS, Fetch, FetchError, Identity, Rejection};
+use super::super::{ANONYMOUS, Exchange, Fetch, FetchError, Identity, Reach, Rejection};
 use super::{NOW, config, with_header};
 use crate::config::{IdentityConfig, IdentityMode};
 use crate::secret::FingerprintKey;
@@ -15,8 +15,13 @@ pub fn no_network() -> Fetch {
     Arc::new(|_, _| async { Err(FetchError::Unreachable) }.boxed())
 }
 
+pub fn reach(fetch: Fetch) -> Reach {
+    let nobody: Exchange = Arc::new(|_, _| async { Err(FetchError::Unreachable) }.boxed());
+    Reach { fetch, service: Arc::clone(&nobody), upstream: nobody }
+}
+
 pub fn build(config: &IdentityConfig) -> Result<Identity, super::super::IdentityError> {
-    Identity::new(config, "bank", &FingerprintKey::new([1; 32]), no_network())
+    Identity::new(config, "bank", &FingerprintKey::new([1; 32]), reach(no_network()))
 }
 
 fn refused(config: &IdentityConfig) -> &'static str {

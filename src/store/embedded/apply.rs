@@ -5,6 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::backlog::Owner;
 use super::cancel;
 use super::claim::new_lease;
 use super::inbox::Operation;
@@ -23,7 +24,8 @@ pub(super) struct Effect {
     /// The lane's upstream id and when a task of it became due.
     pub task_due: Option<(i64, Timestamp)>,
     pub delivery_due: Option<Timestamp>,
-    pub finished: bool,
+    /// A task became final, or is gone.
+    pub finished: Option<Owner>,
     /// A lease that ended because its task was cancelled, with the lane's upstream id.
     pub cancelled: Option<(i64, Seq, LeaseToken)>,
 }
@@ -78,10 +80,17 @@ pub(super) fn accept(
     }
     connection
         .prepare_cached(
-            "INSERT INTO state (seq, upstream, due_at, deadline, lease, attempts, started)
-             VALUES (?1, ?2, ?3, ?4, ?5, 0, 0)",
+            "INSERT INTO state (seq, upstream, due_at, deadline, lease, attempts, started, owner)
+             VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6)",
         )?
-        .execute(params![seq, upstream, task.now.0, task.deadline.0, lease.map_or(0, LeaseToken::as_i64)])?;
+        .execute(params![
+            seq,
+            upstream,
+            task.now.0,
+            task.deadline.0,
+            lease.map_or(0, LeaseToken::as_i64),
+            Owner::of(upstream, &task.credentials_id).0
+        ])?;
     if let Some(repeatable) = &task.repeatable {
         connection
             .prepare_cached(
@@ -180,17 +189,18 @@ fn settle_attempt(
             Ok((Settled::Done(None), Effect { task_due: Some((upstream, *due_at)), ..Effect::default() }))
         }
         AttemptEnd::Final { result, announce } => {
-            let changed = connection
-                .prepare_cached("DELETE FROM state WHERE seq = ?1 AND lease = ?2")?
-                .execute(params![seq.0, lease.as_i64()])?;
-            if changed != 1 {
-                return Ok((Settled::Lost, Effect::default()));
-            }
+            // Two statements: RETURNING would make a temporary table.
+            let owner = connection
+                .prepare_cached("SELECT owner FROM state WHERE seq = ?1 AND lease = ?2")?
+                .query_row(params![seq.0, lease.as_i64()], |row| row.get(0))
+                .optional()?;
+            let Some(owner) = owner.map(Owner) else { return Ok((Settled::Lost, Effect::default())) };
+            connection.prepare_cached("DELETE FROM state WHERE seq = ?1")?.execute([seq.0])?;
             write_record(connection, seq, 0, record)?;
             erase_request(connection, seq)?;
             let is_first_attempt = result.attempts <= u32::from(record.is_some());
             write_result(connection, seq, result, is_first_attempt)?;
-            announce_result(connection, seq, result, *announce)
+            announce_result(connection, seq, owner, result, *announce)
         }
     }
 }
@@ -253,6 +263,7 @@ pub(super) fn write_result(
 pub(super) fn announce_result(
     connection: &Connection,
     seq: Seq,
+    owner: Owner,
     result: &NewResult,
     announce: Announce,
 ) -> rusqlite::Result<(Settled, Effect)> {
@@ -276,7 +287,7 @@ pub(super) fn announce_result(
             (None, Some(result.finished_at))
         }
     };
-    Ok((Settled::Done(lease), Effect { delivery_due, finished: true, ..Effect::default() }))
+    Ok((Settled::Done(lease), Effect { delivery_due, finished: Some(owner), ..Effect::default() }))
 }
 
 fn settle_delivery(

@@ -6,6 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::apply::{Effect, announce_result, erase_request, write_result};
+use super::backlog::Owner;
 use crate::clock::Timestamp;
 use crate::id::Seq;
 use crate::lease::LeaseToken;
@@ -20,6 +21,7 @@ struct Taken {
     attempts: u32,
     started: u32,
     started_at: Timestamp,
+    owner: Owner,
 }
 
 /// `Done`: the task is cancelled. `Lost`: it had ended; its result is erased unless it was cancelled.
@@ -55,7 +57,7 @@ pub(super) fn cancel(
     };
     erase_request(connection, seq)?;
     write_result(connection, seq, &result, taken.attempts == 0)?;
-    let (settled, effect) = announce_result(connection, seq, &result, Announce::Later)?;
+    let (settled, effect) = announce_result(connection, seq, taken.owner, &result, Announce::Later)?;
     let cancelled = taken.lease.map(|lease| (taken.upstream, seq, lease));
     Ok((settled, Effect { cancelled, ..effect }))
 }
@@ -63,7 +65,7 @@ pub(super) fn cancel(
 fn take_state(connection: &Connection, seq: Seq) -> rusqlite::Result<Option<Taken>> {
     connection
         .prepare_cached(
-            "DELETE FROM state WHERE seq = ?1 RETURNING upstream, lease, attempts, started, started_at",
+            "DELETE FROM state WHERE seq = ?1 RETURNING upstream, lease, attempts, started, started_at, owner",
         )?
         .query_row([seq.0], |row| {
             Ok(Taken {
@@ -72,6 +74,7 @@ fn take_state(connection: &Connection, seq: Seq) -> rusqlite::Result<Option<Take
                 attempts: row.get(2)?,
                 started: row.get(3)?,
                 started_at: Timestamp(row.get(4)?),
+                owner: Owner(row.get(5)?),
             })
         })
         .optional()

@@ -60,6 +60,8 @@ fn start_one(path: &Path) -> rusqlite::Result<mpsc::Sender<Read>> {
     connection.pragma_update(None, "cache_size", -4 * 1024)?;
     connection.set_prepared_statement_cache_capacity(16);
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    #[cfg(test)]
+    traced::start(&connection);
     let (sender, mut jobs) = mpsc::channel::<Read>(WAITING_MAX);
     std::thread::Builder::new()
         .name(String::from("store-reader"))
@@ -71,6 +73,34 @@ fn start_one(path: &Path) -> rusqlite::Result<mpsc::Sender<Read>> {
         })
         .map_err(|_| rusqlite::Error::InvalidQuery)?;
     Ok(sender)
+}
+
+/// For tests: every statement that any reader runs, with its parameters filled in.
+#[cfg(test)]
+pub(crate) mod traced {
+    use std::sync::{Mutex, PoisonError};
+
+    use rusqlite::Connection;
+    use rusqlite::trace::{TraceEvent, TraceEventCodes};
+
+    static STATEMENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    pub(super) fn start(connection: &Connection) {
+        connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(note));
+    }
+
+    fn note(event: TraceEvent<'_>) {
+        if let TraceEvent::Stmt(statement, _) = event {
+            let text = statement.expanded_sql().unwrap_or_default();
+            STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        }
+    }
+
+    /// The statements that mention `word`, in order.
+    pub(crate) fn with(word: &str) -> Vec<String> {
+        let statements = STATEMENTS.lock().unwrap_or_else(PoisonError::into_inner);
+        statements.iter().filter(|text| text.contains(word)).cloned().collect()
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{self, Effect};
+use super::backlog::{Backlog, Owner};
 use super::claim;
 use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
 use super::open::{NEVER, OpenOptions, Recovered};
@@ -55,6 +56,7 @@ pub(super) struct Writer {
     /// When the next resting delivery is due.
     delivery_due: Timestamp,
     unfinished: u64,
+    backlog: Backlog,
     full: Arc<AtomicBool>,
     max_queued_tasks: u64,
     claiming: bool,
@@ -88,7 +90,7 @@ struct Applied {
     claimed_deliveries: Vec<ReadyDelivery>,
     due: Vec<Timestamp>,
     delivery_due: Timestamp,
-    finished: u64,
+    finished: Vec<Owner>,
     /// Leases whose holders are to be told; the first number is the lane.
     cancelled: Vec<(usize, Seq, LeaseToken)>,
 }
@@ -99,7 +101,7 @@ impl Writer {
         inbox: Arc<Inbox>,
         lanes: Vec<Arc<Lane>>,
         deliveries: Arc<Ready<ReadyDelivery>>,
-        recovered: &Recovered,
+        recovered: &mut Recovered,
         full: Arc<AtomicBool>,
         options: &OpenOptions,
     ) -> Self {
@@ -117,6 +119,7 @@ impl Writer {
             deliveries,
             delivery_due: now,
             unfinished: recovered.unfinished,
+            backlog: std::mem::take(&mut recovered.backlog),
             full,
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
@@ -202,7 +205,15 @@ impl Writer {
         (batch, held_back)
     }
 
+    fn owner_of(&self, accept: &Accept) -> Owner {
+        Owner::of(self.lanes[accept.task.lane.0].upstream, &accept.task.credentials_id)
+    }
+
     fn refuse_above_the_limit(&self, accepts: &mut Vec<Accept>) {
+        let mut room_of_each = self.backlog.room();
+        for refused in accepts.extract_if(.., |accept| !room_of_each.take(self.owner_of(accept))) {
+            let _ = refused.reply.send(Err(StoreError::FullForCredentials));
+        }
         let room = self.max_queued_tasks.saturating_sub(self.unfinished);
         let keep = usize::try_from(room).unwrap_or(usize::MAX).min(accepts.len());
         for refused in accepts.drain(keep..) {
@@ -259,7 +270,7 @@ impl Writer {
             claimed_deliveries: Vec::new(),
             due: self.lanes.iter().map(|lane| lane.due).collect(),
             delivery_due: self.delivery_due,
-            finished: 0,
+            finished: Vec::new(),
             cancelled: Vec::new(),
         };
         for operation in operations {
@@ -306,8 +317,16 @@ impl Writer {
         if self.failing_until.take().is_some() {
             tracing::info!("the store writes again");
         }
-        let new = applied.accepted.iter().filter(|(accepted, _)| *accepted == Accepted::New).count() as u64;
-        self.unfinished = (self.unfinished + new).saturating_sub(applied.finished);
+        for (accept, (accepted, _)) in batch.accepts.iter().zip(&applied.accepted) {
+            if *accepted == Accepted::New {
+                self.unfinished += 1;
+                self.backlog.add(self.owner_of(accept));
+            }
+        }
+        self.unfinished = self.unfinished.saturating_sub(applied.finished.len() as u64);
+        for owner in applied.finished {
+            self.backlog.remove(owner);
+        }
         self.full.store(self.unfinished >= self.max_queued_tasks, Ordering::Relaxed);
         for (lane, seq, lease) in applied.cancelled {
             self.lanes[lane].lane.cancellations.cancel(seq, lease);
@@ -389,7 +408,7 @@ fn note(applied: &mut Applied, lanes: &[WriterLane], effect: &Effect) {
     if let Some(due_at) = effect.delivery_due {
         applied.delivery_due = applied.delivery_due.min(due_at);
     }
-    applied.finished += u64::from(effect.finished);
+    applied.finished.extend(effect.finished);
 }
 
 /// A full disk fails every row alike; anything else may be the fault of a single one.

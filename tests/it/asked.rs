@@ -1,0 +1,140 @@
+//! Identity modes that ask somebody about a token: its issuer, or the upstream.
+
+use serde_json::json;
+
+use crate::support::eventually;
+use crate::support::issuer::now;
+use crate::support::node::{Node, PREFIX, Setup, Task};
+use crate::support::peer::Upstream;
+use crate::support::reply::Reply;
+
+/// A node that asks `/introspect` of the second peer.
+async fn by_introspection() -> (Upstream, Upstream, Setup) {
+    let (upstream, issuer) = (Upstream::start().await, Upstream::start().await);
+    let setup = Setup::new(&upstream)
+        .set("upstreams.0.identity.mode", "introspection")
+        .set("upstreams.0.identity.introspection_url", issuer.uri("/introspect"))
+        .set("upstreams.0.identity.client_id", "ringback");
+    let secret = setup.write("client-secret", "s3cret\n").display().to_string();
+    let setup = setup.set("upstreams.0.identity.client_secret_file", secret);
+    (upstream, issuer, setup)
+}
+
+fn active(subject: &str) -> Reply {
+    Reply::json(200, &json!({"active": true, "sub": subject, "exp": now() + 600}).to_string())
+}
+
+fn inactive() -> Reply {
+    Reply::json(200, r#"{"active": false}"#)
+}
+
+/// A node that asks `/me` of its upstream.
+async fn by_upstream() -> (Upstream, Setup) {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream)
+        .set("upstreams.0.identity.mode", "upstream")
+        .set("upstreams.0.identity.path", "/me")
+        .set("upstreams.0.identity.pointer", "/results/0/credentials_id");
+    (upstream, setup)
+}
+
+fn me() -> String {
+    format!("{PREFIX}/me")
+}
+
+fn is_me(id: &str) -> Reply {
+    Reply::json(200, &json!({"results": [{"credentials_id": id}], "status": "Succeeded"}).to_string())
+}
+
+async fn submit(node: &Node, token: &str) -> Task {
+    node.submit(node.get("/accounts?async=true").bearer(token)).await
+}
+
+#[tokio::test]
+async fn the_issuer_says_whose_token_it_is() {
+    let (_upstream, issuer, setup) = by_introspection().await;
+    issuer.script("/introspect", [active("john"), active("jane"), active("john"), inactive()]);
+    let node = setup.start().await;
+    let task = submit(&node, "john-1").await;
+    node.results(&task).bearer("jane-1").send().await.is_refusal(404, "task_not_found");
+    let refreshed = node.results(&task).bearer("john-2").send().await;
+    assert!([200, 202].contains(&refreshed.status), "{}", refreshed.status);
+    node.results(&task).bearer("john-3").send().await.is_refusal(401, "invalid_token");
+    let calls = issuer.calls_of("/introspect");
+    assert_eq!(calls.len(), 4, "each token was asked about once");
+    assert_eq!(calls[0].method, "POST");
+    assert_eq!(calls[0].header("authorization"), Some("Basic cmluZ2JhY2s6czNjcmV0"));
+    assert_eq!(calls[0].body, b"token=john-1&token_type_hint=access_token");
+    node.results(&task).send().await.is_refusal(401, "invalid_token");
+    assert!(!node.log().contains("s3cret") && !node.log().contains("john-1"));
+}
+
+#[tokio::test]
+async fn without_the_issuer_a_call_is_refused_for_now_and_nothing_is_stored() {
+    let (upstream, issuer, setup) = by_introspection().await;
+    issuer.script("/introspect", [Reply::new(500), Reply::cut(), Reply::new(401), active("john")]);
+    let node = setup.start().await;
+    let before = node.rows();
+    for _ in 0..3 {
+        let refused = node.get("/x?async=true").bearer("t").send().await;
+        refused.is_refusal(503, "identity_unavailable");
+        assert!(refused.header("retry-after").is_some());
+    }
+    assert_eq!(node.rows(), before);
+    upstream.saw_nobody();
+    submit(&node, "t").await;
+}
+
+#[tokio::test]
+async fn an_issuer_that_never_answers_holds_nobody_up_for_long() {
+    let (upstream, issuer, setup) = by_introspection().await;
+    issuer.script("/introspect", [Reply::silence()]);
+    let node = setup.set("upstreams.0.identity.timeout", "50ms").start().await;
+    let refused = node.get("/x?async=true").bearer("t").send().await;
+    refused.is_refusal(503, "identity_unavailable");
+    assert_eq!(node.get("/x").send().await.status, 200, "what needs no identity is served");
+    assert_eq!(upstream.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn the_upstream_says_whose_token_it_is() {
+    let (upstream, setup) = by_upstream().await;
+    upstream.script(&me(), [is_me("c-1"), is_me("c-2"), is_me("c-1"), Reply::new(401)]);
+    let node = setup.start().await;
+    let task = submit(&node, "one").await;
+    node.results(&task).bearer("two").send().await.is_refusal(404, "task_not_found");
+    let refreshed = node.results(&task).bearer("three").send().await;
+    assert!([200, 202].contains(&refreshed.status), "{}", refreshed.status);
+    node.results(&task).bearer("four").send().await.is_refusal(401, "invalid_token");
+    let calls = upstream.calls_of(&me());
+    assert_eq!(calls.len(), 4, "each token was asked about once");
+    assert_eq!(calls[0].header("authorization"), Some("Bearer one"));
+}
+
+#[tokio::test]
+async fn a_token_revoked_upstream_reads_nothing_more() {
+    let upstream = Upstream::start().await;
+    upstream.script(&me(), [Reply::new(200), Reply::new(401)]);
+    let node = Setup::new(&upstream)
+        .set("upstreams.0.identity.mode", "opaque")
+        .set("upstreams.0.identity.revalidate", true)
+        .set("upstreams.0.identity.path", "/me")
+        .set("upstreams.0.identity.max_cache", "1ms")
+        .start()
+        .await;
+    let task = submit(&node, "t").await;
+    eventually("the revoked token is refused", async || {
+        let answer = node.results(&task).bearer("t").send().await;
+        (answer.status == 401).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_credential_the_configuration_would_overwrite_is_refused_at_start() {
+    let (_upstream, setup) = by_upstream().await;
+    let setup = setup.set("upstreams.0.headers.set.authorization", "Bearer fixed");
+    let ended = setup.spawn().ended().await;
+    let said = ended.stderr.join("\n");
+    assert!(said.contains("upstream `bank`: `headers` sets or removes"), "{said}");
+}
