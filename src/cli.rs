@@ -76,6 +76,8 @@ pub enum CommandError {
     Remote(#[from] remote::RemoteError),
     #[error(transparent)]
     Call(#[from] call::CallError),
+    #[error(transparent)]
+    Trust(#[from] listen::TrustError),
     #[error("RINGBACK_LOG must be one of error, warn, info, debug and trace")]
     LogLevel,
     #[error("cannot write to the standard output: {0}")]

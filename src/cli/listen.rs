@@ -2,9 +2,11 @@
 //! a program that is being written, or fetch its result.
 //!
 //! Whoever reaches it can send it anything: what is printed is made harmless first, and the token goes
-//! only to this machine or to the gateway the person named, never where a webhook says.
+//! only to this machine or to the gateway the person named, never where a webhook says. Where keys are
+//! named, a webhook without their signature is shown and refused: neither passed on nor followed.
 
 mod report;
+mod trust;
 mod webhook;
 
 use std::env;
@@ -27,7 +29,10 @@ use super::{CommandError, print};
 use crate::client::{empty_body, full_body};
 use crate::clock::Clock;
 use crate::service;
+pub use trust::TrustError;
+
 use report::{Fetched, Forwarded, Report};
+use trust::{SECRET_VARIABLE, Trust};
 use webhook::{Seen, Webhook};
 
 /// Ringback's webhooks are far smaller.
@@ -67,6 +72,13 @@ pub struct Listen {
     /// File that holds the access token for --fetch; also `RINGBACK_TOKEN`.
     #[arg(long, value_name = "FILE", requires = "fetch")]
     token_file: Option<PathBuf>,
+    /// The gateway's key set, to verify signatures with: `https://HOST/.well-known/jwks`.
+    #[arg(long, value_name = "URL")]
+    jwks: Option<String>,
+    /// File that holds the shared secrets to verify signatures with, one `whsec_…` a line; also
+    /// `RINGBACK_WEBHOOK_SECRET`.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
     /// PEM file of the authorities to trust instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
@@ -78,6 +90,7 @@ pub struct Listen {
 /// What answering a webhook needs.
 struct Desk {
     remote: Remote,
+    trust: Trust,
     forward: Option<Address>,
     fetch: Option<Fetch>,
     seen: Seen,
@@ -101,8 +114,13 @@ impl Listen {
         } else {
             None
         };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let remote = Remote::new(self.ca_file.as_deref())?;
+        let secret = env::var(SECRET_VARIABLE).ok();
+        let trust = Trust::new(&remote, self.jwks.as_deref(), self.secret_file.as_deref(), secret);
         let desk = Desk {
-            remote: Remote::new(self.ca_file.as_deref())?,
+            trust: runtime.block_on(trust)?,
+            remote,
             forward: address(&self.forward)?,
             fetch,
             seen: Seen::default(),
@@ -111,7 +129,6 @@ impl Listen {
             coloured: !self.json && std::io::stdout().is_terminal() && colours_wanted(),
         };
         let listener = service::bind(self.at)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(serve(listener, desk))?)
     }
 }
@@ -119,7 +136,11 @@ impl Listen {
 async fn serve(listener: std::net::TcpListener, desk: Desk) -> std::io::Result<()> {
     let uri = format!("http://{}/", listener.local_addr()?);
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    eprint!("listening on {uri}\nadd to a call: async=true&webhook_uri={}\n\n", query_value(&uri));
+    eprint!("listening on {uri}\nadd to a call: async=true&webhook_uri={}\n", query_value(&uri));
+    if !desk.trust.verifies() {
+        eprintln!("signatures are not verified: give --jwks or --secret-file");
+    }
+    eprintln!();
     let router = Router::new().fallback(receive).with_state(Arc::new(desk));
     tokio::select! {
         served = async { axum::serve(listener, router).await } => served,
@@ -143,20 +164,27 @@ async fn receive(State(desk): State<Arc<Desk>>, request: Request) -> StatusCode 
             return StatusCode::BAD_REQUEST;
         }
     };
-    let again = desk.seen.again(&webhook.id);
+    let verdict = desk.trust.judge(&desk.remote, desk.clock, &parts.headers, &body).await;
+    let is_believed = verdict.is_believed();
+    // A forged one must not make the true one look like a repeat.
+    let again = is_believed && desk.seen.again(&webhook.id);
     let forwarded = match &desk.forward {
-        Some(to) => Some(desk.forward(to, &parts.headers, body.clone()).await),
-        None => None,
+        Some(to) if is_believed => Some(desk.forward(to, &parts.headers, body.clone()).await),
+        _ => None,
     };
-    let status = forwarded.as_ref().map_or(StatusCode::NO_CONTENT, Forwarded::answer);
+    let status = if is_believed {
+        forwarded.as_ref().map_or(StatusCode::NO_CONTENT, Forwarded::answer)
+    } else {
+        StatusCode::UNAUTHORIZED
+    };
     let at = desk.clock.wall();
     // The result can be large and slow; the webhook is answered meanwhile.
     tokio::spawn(async move {
         let fetched = match &desk.fetch {
-            Some(fetch) => Some(desk.fetch(fetch, &webhook.results_uri).await),
-            None => None,
+            Some(fetch) if is_believed => Some(desk.fetch(fetch, &webhook.results_uri).await),
+            _ => None,
         };
-        let report = Report { at, webhook, again, forwarded, fetched };
+        let report = Report { at, webhook, verdict, again, forwarded, fetched };
         let text = if desk.json { format!("{}\n", report.to_json()) } else { report.to_text(desk.coloured) };
         if let Err(error) = print(&text) {
             tracing::debug!(%error, "the report cannot be written");

@@ -8,12 +8,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::client::{
-    Body, Client, Origin, OriginError, Reuse, SendError, TlsRoots, TlsRootsError, USER_AGENT,
+    Body, Client, FetchError, Origin, OriginError, Reuse, SendError, TlsRoots, TlsRootsError, USER_AGENT,
 };
 
 /// Variable that holds the access token.
@@ -66,6 +67,11 @@ impl Remote {
         // A person's POST must not meet a connection that is closing at that moment.
         let sent = self.client.send(&to.origin, request, Reuse::Fresh).await;
         sent.map_err(|error| RemoteError::Send(to.origin.clone(), error))
+    }
+
+    /// A small document; see [`Client::fetch`].
+    pub async fn fetch(&self, uri: &Uri, limit: usize, timeout: Duration) -> Result<Bytes, FetchError> {
+        self.client.fetch(uri, limit, timeout).await
     }
 }
 

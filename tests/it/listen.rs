@@ -1,5 +1,7 @@
 //! `ringback listen`, a receiver for development.
 
+mod signed;
+
 use http::Method;
 use serde_json::Value;
 
@@ -144,7 +146,11 @@ async fn what_is_no_webhook_is_refused() {
 }
 
 async fn post(listener: &Listener, id: &str, body: &str) -> u16 {
+    call(listener, id, body).send().await.status
+}
+
+fn call(listener: &Listener, id: &str, body: &str) -> Call {
     let to = listener.uri.trim_start_matches("http://").trim_end_matches('/');
     let call = Call::new(to.parse().expect("an address"), Method::POST, "/").header("webhook-id", id);
-    call.header("content-length", &body.len().to_string()).body(body.to_owned()).send().await.status
+    call.header("content-length", &body.len().to_string()).body(body.to_owned())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
+use super::trust::Verdict;
 use super::webhook::Webhook;
 use crate::cli::screen::{Tone, elapsed, painted, printable};
 use crate::clock::Timestamp;
@@ -17,6 +18,7 @@ pub struct Report {
     /// Wall clock.
     pub at: Timestamp,
     pub webhook: Webhook,
+    pub verdict: Verdict,
     pub again: bool,
     pub forwarded: Option<Forwarded>,
     pub fetched: Option<Result<Fetched, String>>,
@@ -85,6 +87,13 @@ impl Report {
             let description = webhook.error_description.as_deref().unwrap_or_default();
             details.push(format!("{}: {}", printable(error), printable(description)));
         }
+        let bad = |text: &str| painted(coloured, Tone::Bad, text);
+        details.extend(match &self.verdict {
+            Verdict::Unchecked => None,
+            Verdict::Good(scheme) => Some(format!("signature ok ({scheme})")),
+            Verdict::Wrong(why) => Some(bad(&format!("signature WRONG: {}", printable(why)))),
+            Verdict::NotSigned => Some(bad("not signed")),
+        });
         details.extend(self.forwarded.as_ref().map(|forwarded| match forwarded {
             Forwarded::Answered { status, took } => {
                 format!("forwarded: {} in {}", status.as_u16(), elapsed(*took))
@@ -114,10 +123,17 @@ impl Report {
             }),
             Err(why) => json!({ "error": why }),
         });
+        let signature = match &self.verdict {
+            Verdict::Unchecked => None,
+            Verdict::Good(scheme) => Some(json!({ "verdict": "ok", "scheme": scheme })),
+            Verdict::Wrong(why) => Some(json!({ "verdict": "wrong", "error": why })),
+            Verdict::NotSigned => Some(json!({ "verdict": "not_signed" })),
+        };
         json!({
             "received_at": self.at.to_rfc3339(),
             "webhook_id": self.webhook.id,
             "again": self.again,
+            "signature": signature,
             "webhook": self.webhook.body,
             "forwarded": forwarded,
             "result": fetched,
@@ -154,6 +170,7 @@ mod tests {
         Report {
             at: Timestamp(1_700_000_000_123),
             webhook: Webhook::read(&headers, body.to_string().as_bytes()).unwrap(),
+            verdict: Verdict::Wrong(String::from("old")),
             again: true,
             forwarded: Some(Forwarded::Answered {
                 status: StatusCode::NO_CONTENT,
@@ -168,7 +185,7 @@ mod tests {
         assert_eq!(
             report().to_text(false),
             "22:13:20Z  ✗ Failed     019a  (again)\n           http://a/x?b=c\n           gone: No\\u{1b}[2J \
-             such thing.\n           forwarded: 204 in 0.2s\n           not fetched: no\n\n"
+             such thing.\n           signature WRONG: old\n           forwarded: 204 in 0.2s\n           not fetched: no\n\n"
         );
         assert!(report().to_text(true).contains("\x1b[31m✗ Failed"));
     }
