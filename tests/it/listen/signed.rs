@@ -55,7 +55,7 @@ async fn a_nodes_webhook_verifies_by_the_secret_of_a_file_or_the_environment() {
         node.submit(node.get(&format!("/x?{}", listener.query("")))).await;
     }
     by_file.prints(&["signature ok (v1)"]).await;
-    by_variable.prints(&[r#""signature":{"scheme":"v1","verdict":"ok"}"#]).await;
+    by_variable.prints(&[r#""signature":{"verdict":"ok","scheme":"v1"}"#]).await;
 }
 
 #[tokio::test]
