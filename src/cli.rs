@@ -1,8 +1,12 @@
 //! The commands a person types, one file each. Here: the flags they share and how they fail.
 
+mod call;
 mod check;
 mod guide;
+mod listen;
+mod remote;
 mod sandbox;
+mod screen;
 mod serve;
 
 use std::env;
@@ -33,6 +37,10 @@ enum Command {
     Serve(serve::Serve),
     /// Say whether a configuration is good and what it resolves to.
     Check(check::Check),
+    /// Make a call asynchronously, follow its task and bring the result.
+    Call(call::Call),
+    /// Receive webhooks during development: print them, pass them on, fetch their results.
+    Listen(listen::Listen),
     /// Try Ringback: a mock bank, the gateway in front of it and a webhook inbox in one process.
     Sandbox(sandbox::Sandbox),
 }
@@ -46,10 +54,25 @@ pub enum CommandError {
     Start(#[from] StartError),
     #[error(transparent)]
     Bank(#[from] ::sandbox::BankError),
+    #[error(transparent)]
+    Remote(#[from] remote::RemoteError),
+    #[error(transparent)]
+    Call(#[from] call::CallError),
     #[error("RINGBACK_LOG must be one of error, warn, info, debug and trace")]
     LogLevel,
     #[error("cannot write to the standard output: {0}")]
     Output(#[from] io::Error),
+}
+
+impl CommandError {
+    /// 1, unless the command has more to tell.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Call(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
 }
 
 impl Cli {
@@ -61,6 +84,8 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Check(check) => check.run(),
+            Command::Call(call) => call.run(),
+            Command::Listen(listen) => listen.run(),
             Command::Sandbox(sandbox) => sandbox.run(),
         }
     }

@@ -31,6 +31,7 @@ use crate::watch::Watches;
 
 mod accept;
 mod answer;
+mod cancel;
 mod coding;
 pub mod cors;
 pub mod forwarded;
@@ -42,6 +43,7 @@ pub mod prefer;
 mod proxy;
 pub mod query;
 pub mod refusal;
+pub mod repeat;
 pub mod results;
 pub mod submit;
 mod target;
@@ -55,6 +57,7 @@ use framing::Informational;
 use prefer::Preferences;
 use query::Mode;
 use refusal::{Form, Refusal};
+use repeat::Repeats;
 use results::ResultsCall;
 use submit::AsyncCall;
 use tunnel::Tunnels;
@@ -101,6 +104,7 @@ pub struct Gateway {
     pub rules: Arc<Rules>,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
     pub buffer: Arc<Semaphore>,
+    pub repeats: Repeats,
     pub metrics: Arc<Metrics>,
     pub watches: Arc<Watches>,
 }

@@ -1,4 +1,4 @@
-//! Removes what retention no longer keeps: results first, then whole tasks.
+//! Removes what retention no longer keeps: results first, then whole tasks, then idempotency keys.
 //!
 //! In small transactions, one at a time, each of which the writer puts between two commits of calls, so
 //! that removing never makes accepting wait for more than one of them.
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::RetentionConfig;
-use crate::store::Store;
+use crate::store::{Cutoffs, Store};
 use crate::telemetry::metrics::Metrics;
 
 /// Rows of one transaction, at most.
@@ -37,7 +37,7 @@ pub async fn run(
 
 /// Short retention is looked after often, long retention once a minute.
 fn pause(retention: &RetentionConfig) -> Duration {
-    (retention.results.min(retention.tasks) / 10).clamp(PAUSE_MIN, PAUSE_MAX)
+    (retention.results.min(retention.tasks).min(retention.idempotency_keys) / 10).clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
 async fn remove_all_due(
@@ -50,9 +50,12 @@ async fn remove_all_due(
     while !stop.is_cancelled() {
         let now = clock.steady();
         let before = |kept: Duration| Timestamp(now.0.saturating_sub(millis(kept)));
-        let Ok(purged) = store.purge(before(retention.results), before(retention.tasks), ROWS).await else {
-            return;
+        let cutoffs = Cutoffs {
+            results: before(retention.results),
+            tasks: before(retention.tasks),
+            keys: before(retention.idempotency_keys),
         };
+        let Ok(purged) = store.purge(cutoffs, ROWS).await else { return };
         metrics.removed(purged);
         if purged.rows == 0 {
             return;
@@ -69,15 +72,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pause_follows_the_shorter_retention() {
-        let pause = |results, tasks| {
+    fn the_pause_follows_the_shortest_retention() {
+        let pause = |results, tasks, keys| {
             pause(&RetentionConfig {
                 results: Duration::from_secs(results),
                 tasks: Duration::from_secs(tasks),
+                idempotency_keys: Duration::from_secs(keys),
             })
         };
-        assert_eq!(pause(0, 5), PAUSE_MIN);
-        assert_eq!(pause(100, 1_000), Duration::from_secs(10));
-        assert_eq!(pause(259_200, 2_592_000), PAUSE_MAX);
+        assert_eq!(pause(0, 5, 5), PAUSE_MIN);
+        assert_eq!(pause(100, 1_000, 1_000), Duration::from_secs(10));
+        assert_eq!(pause(100, 1_000, 50), Duration::from_secs(5));
+        assert_eq!(pause(259_200, 2_592_000, 86_400), PAUSE_MAX);
     }
 }

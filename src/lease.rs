@@ -5,7 +5,7 @@
 //! has another token, and an outcome under the old one is dropped.
 
 /// A random fence, never 0: 0 is how the store writes "nobody".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseToken(i64);
 
 impl LeaseToken {
@@ -13,6 +13,12 @@ impl LeaseToken {
     pub fn from_random(random: u64) -> Self {
         let bits = i64::from_ne_bytes(random.to_ne_bytes());
         Self(if bits == 0 { 1 } else { bits })
+    }
+
+    /// The token of a stored lease; `None` for nobody's.
+    #[must_use]
+    pub fn from_stored(stored: i64) -> Option<Self> {
+        (stored != 0).then_some(Self(stored))
     }
 
     #[must_use]

@@ -1,5 +1,5 @@
 //! Parses the command line, runs the command, turns its end into an exit code: 0 done, 1 refused or
-//! failed, 2 not understood.
+//! failed, 2 not understood; a command may have more.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
                 // There is nobody left to tell when this fails.
                 writeln!(stderr, "ringback: {line}").ok();
             }
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }

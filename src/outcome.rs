@@ -16,10 +16,12 @@ use crate::task::Safety;
 mod retry_after;
 mod said;
 mod statuses;
+mod unanswered;
 
 pub use retry_after::RetryAfter;
 pub use said::{Said, UpstreamsError};
 pub use statuses::TransientStatuses;
+pub use unanswered::{Cause, Unanswered};
 
 /// What an upstream promises about an unsafe call that arrives twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -106,6 +108,7 @@ pub enum FailureCode {
     ResultTooLarge,
     DeadlineExceeded,
     OutcomeUnknown,
+    Cancelled,
     InternalError,
 }
 
@@ -120,6 +123,7 @@ impl FailureCode {
             Self::ResultTooLarge => "result_too_large",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::OutcomeUnknown => "outcome_unknown",
+            Self::Cancelled => "cancelled",
             Self::InternalError => "internal_error",
         }
     }
@@ -130,7 +134,7 @@ impl FailureCode {
         Self::ALL.into_iter().find(|code| code.as_str() == text)
     }
 
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::UpstreamError,
         Self::UpstreamTimeout,
         Self::UpstreamUnreachable,
@@ -138,6 +142,7 @@ impl FailureCode {
         Self::ResultTooLarge,
         Self::DeadlineExceeded,
         Self::OutcomeUnknown,
+        Self::Cancelled,
         Self::InternalError,
     ];
 
@@ -159,6 +164,7 @@ impl FailureCode {
                 "The call was sent, its answer is missing, and it is not safe to send again; ask the API \
                  whether it took effect."
             }
+            Self::Cancelled => "The task was cancelled before it finished; call again if it is still needed.",
             Self::InternalError => "Ringback failed to finish this task; call again.",
         }
     }
@@ -175,6 +181,8 @@ pub enum Reason {
     DeadlineExceeded,
     /// The node stopped between sending and settling.
     Interrupted,
+    /// Its caller asked for it.
+    Cancelled,
     /// What was stored does not open with any key here.
     Unreadable,
     /// A defect of ours.
@@ -190,6 +198,7 @@ impl Reason {
             Self::RetriesExhausted => "retries_exhausted",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::Interrupted => "interrupted",
+            Self::Cancelled => "cancelled",
             Self::Unreadable => "unreadable",
             Self::Panicked => "panicked",
         }
@@ -327,6 +336,12 @@ pub fn deadline_passed() -> Failure {
 #[must_use]
 pub fn interrupted() -> Failure {
     Failure { code: FailureCode::OutcomeUnknown, reason: Reason::Interrupted, effect_unknown: true }
+}
+
+/// The end of a task that its caller cancelled; `was_sent`: an unsafe attempt was in flight.
+#[must_use]
+pub fn cancelled(was_sent: bool) -> Failure {
+    Failure { code: FailureCode::Cancelled, reason: Reason::Cancelled, effect_unknown: was_sent }
 }
 
 #[cfg(test)]

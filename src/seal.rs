@@ -13,7 +13,8 @@ mod key_file;
 use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
+use aws_lc_rs::hmac;
 use rand::Rng;
 use zeroize::Zeroizing;
 
@@ -24,6 +25,7 @@ pub use key_file::{KeyFileError, load_or_create};
 /// The largest piece of a body or result sealed as one value.
 pub const CHUNK_BYTES: usize = 256 * 1024;
 
+const SALT: &[u8] = b"ringback seal v1";
 const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 4;
 const TAG_BYTES: usize = 16;
@@ -93,8 +95,7 @@ pub struct KeyRing {
 impl KeyRing {
     /// `keys` in order: the first seals. Never empty.
     fn new(keys: &[(u32, Zeroizing<[u8; KEY_BYTES]>)]) -> Self {
-        let salt = Salt::new(HKDF_SHA256, b"ringback seal v1");
-        Self { keys: keys.iter().map(|(id, key)| (*id, salt.extract(&key[..]))).collect() }
+        Self { keys: keys.iter().map(|(id, key)| (*id, extract(&key[..]))).collect() }
     }
 
     /// The sealing side of a task's key: one derivation serves all its values.
@@ -115,7 +116,13 @@ impl KeyRing {
         place: Place,
         sealed: Sealed,
     ) -> Result<Vec<u8>, SealError> {
-        self.open_bound(*task.as_bytes(), column, place, sealed)
+        self.opener(task).open(column, place, sealed)
+    }
+
+    /// For opening several values of one task.
+    #[must_use]
+    pub fn opener(&self, task: TaskId) -> Opener<'_> {
+        self.opener_of(*task.as_bytes())
     }
 
     /// Seals something of the node's own, such as the key behind opaque fingerprints.
@@ -128,35 +135,58 @@ impl KeyRing {
     /// # Errors
     /// As [`KeyRing::open`].
     pub fn open_node_secret(&self, sealed: Sealed) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        self.open_bound(NODE, Column::NodeSecret, Place::WHOLE, sealed).map(Zeroizing::new)
+        self.opener_of(NODE).open(Column::NodeSecret, Place::WHOLE, sealed).map(Zeroizing::new)
     }
 
-    fn open_bound(
-        &self,
-        owner: [u8; 16],
-        column: Column,
-        place: Place,
-        sealed: Sealed,
-    ) -> Result<Vec<u8>, SealError> {
+    fn opener_of(&self, owner: [u8; 16]) -> Opener<'_> {
+        Opener { ring: self, owner, derived: None }
+    }
+}
+
+/// HKDF-Extract (RFC 5869, 2.2), once a master key. The library's own `extract` is lazy: every key
+/// derived from it would pay for it again.
+fn extract(key: &[u8]) -> Prk {
+    let extracted = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SALT), key);
+    Prk::new_less_safe(HKDF_SHA256, extracted.as_ref())
+}
+
+/// Opens values of one task; one derivation serves all that were sealed with the same key.
+pub struct Opener<'ring> {
+    ring: &'ring KeyRing,
+    owner: [u8; 16],
+    derived: Option<TaskKey>,
+}
+
+impl Opener<'_> {
+    /// # Errors
+    /// As [`KeyRing::open`].
+    pub fn open(&mut self, column: Column, place: Place, sealed: Sealed) -> Result<Vec<u8>, SealError> {
         let mut bytes = sealed.0;
         if bytes.len() < KEY_ID_BYTES + NONCE_LEN + TAG_BYTES {
             return Err(SealError::NotAuthentic);
         }
         let key_id = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        let (_, prk) = self.keys.iter().find(|(id, _)| *id == key_id).ok_or(SealError::UnknownKey(key_id))?;
-        let key = TaskKey::derive(key_id, prk, owner);
+        let derived = self.derived.take().filter(|derived| derived.key_id == key_id);
+        let key = if let Some(derived) = derived {
+            derived
+        } else {
+            let found = self.ring.keys.iter().find(|(id, _)| *id == key_id);
+            let (_, prk) = found.ok_or(SealError::UnknownKey(key_id))?;
+            TaskKey::derive(key_id, prk, self.owner)
+        };
         let mut nonce = [0; NONCE_LEN];
         nonce.copy_from_slice(&bytes[KEY_ID_BYTES..KEY_ID_BYTES + NONCE_LEN]);
         let opened = key
             .key
             .open_within(
                 Nonce::assume_unique_for_key(nonce),
-                Aad::from(associated_data(owner, column, key_id, place)),
+                Aad::from(associated_data(self.owner, column, key_id, place)),
                 &mut bytes,
                 KEY_ID_BYTES + NONCE_LEN..,
             )
             .map_err(|_| SealError::NotAuthentic)?
             .len();
+        self.derived = Some(key);
         bytes.truncate(opened);
         Ok(bytes)
     }
@@ -248,6 +278,29 @@ mod tests {
             let at = at.index(changed.len());
             changed[at] ^= 1;
             prop_assert!(ring.open(task, Column::RequestBody, Place::WHOLE, Sealed::from_stored(changed)).is_err());
+        }
+    }
+
+    #[test]
+    fn keys_are_extracted_as_the_standard_says() {
+        let ring = ring(&[1]);
+        let mut key = [7u8; 32];
+        key[..4].copy_from_slice(&1u32.to_be_bytes());
+        let theirs = aws_lc_rs::hkdf::Salt::new(HKDF_SHA256, SALT).extract(&key);
+        let task = ids().next(Timestamp(1), 5);
+        let sealed =
+            TaskKey::derive(1, &theirs, *task.as_bytes()).seal(Column::RequestBody, Place::WHOLE, b"x");
+        assert_eq!(ring.open(task, Column::RequestBody, Place::WHOLE, sealed).unwrap(), b"x");
+    }
+
+    #[test]
+    fn an_opener_opens_values_of_several_keys() {
+        let (old, both) = (ring(&[1]), ring(&[2, 1]));
+        let task = ids().next(Timestamp(1), 5);
+        let seal = |ring: &KeyRing| ring.task_key(task).seal(Column::RequestBody, Place::WHOLE, b"x");
+        let mut opener = both.opener(task);
+        for ring in [&old, &both, &both, &old] {
+            assert_eq!(opener.open(Column::RequestBody, Place::WHOLE, seal(ring)).unwrap(), b"x");
         }
     }
 

@@ -6,6 +6,7 @@
 //! - a settle under a lease that is no longer held changes nothing and says [`Settled::Lost`];
 //! - values that come sealed stay sealed: nothing here holds a key.
 
+mod cancellations;
 mod embedded;
 mod ready;
 #[cfg(test)]
@@ -20,10 +21,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::clock::Timestamp;
 use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
-use crate::outcome::{Failure, Outcome};
-use crate::seal::Sealed;
+use crate::outcome::{Failure, Outcome, Unanswered};
+use crate::seal::{Sealed, TaskKey};
 use crate::task::{FinalStatus, Progress};
 
+pub use cancellations::{Cancellations, TakenUp};
 pub use embedded::{OpenError, OpenOptions, RunningGuard, Store};
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
 
@@ -56,6 +58,8 @@ pub struct NewTask {
     /// Steady clock.
     pub now: Timestamp,
     pub deadline: Timestamp,
+    /// Only of a call that carried an `Idempotency-Key`.
+    pub repeatable: Option<Box<Repeatable>>,
     /// The call in the clear, so that a task handed off need not be read back. Large ones are not
     /// carried: a full ready queue must stay small.
     pub carried: Option<Box<Carried>>,
@@ -66,11 +70,30 @@ pub struct NewTask {
     pub accepted: Counter,
 }
 
+/// Keyed hashes of an `Idempotency-Key`, with whom it belongs to, and of the call it came with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Repeatable {
+    pub key: [u8; 32],
+    pub call: [u8; 32],
+}
+
+/// What became of a call that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    New,
+    /// Its key was there with the same call, which is this task; nothing was written.
+    Before(TaskId),
+    /// Its key was there with another call; nothing was written.
+    OtherCall,
+}
+
 /// What a worker needs to run a task: read from the store, or carried from its acceptance.
 pub struct Carried {
     pub task: TaskFacts,
     pub headers: http::HeaderMap,
     pub body: bytes::Bytes,
+    /// Seals the result too, where it is at hand: deriving it again costs more than sealing.
+    pub key: Option<TaskKey>,
 }
 
 /// What attempts and deliveries need to know of a task, opened.
@@ -111,6 +134,8 @@ pub struct ReadyTask {
     pub attempts: u32,
     /// Attempt of an unsafe call whose first byte may have left; above `attempts` it was interrupted.
     pub started: u32,
+    /// When that was, by the wall clock.
+    pub started_at: Timestamp,
     pub deadline: Timestamp,
     pub carried: Option<Box<Carried>>,
 }
@@ -149,6 +174,7 @@ pub struct NewResult {
     pub staged: u32,
     pub length: u64,
     pub failure: Option<Failure>,
+    pub unanswered: Option<Unanswered>,
     pub error: Option<Sealed>,
 }
 
@@ -186,6 +212,15 @@ pub enum Settled {
     Lost,
 }
 
+/// What a cancellation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The task was not finished; now it is Failed.
+    Task,
+    /// It had ended before; its result is erased, unless it ended by an earlier cancellation.
+    Result,
+}
+
 /// A task as its owner may see it.
 pub enum Found {
     /// Queued or Running.
@@ -207,6 +242,9 @@ pub struct StoredResult {
     pub failure: Option<String>,
     pub reason: Option<String>,
     pub effect_unknown: bool,
+    pub sent_at: Option<Timestamp>,
+    pub bytes_sent: Option<u64>,
+    pub cause: Option<String>,
     pub error: Option<Sealed>,
 }
 
@@ -225,12 +263,24 @@ pub enum ChunkKind {
     Result = 1,
 }
 
+/// What was accepted or finished before these instants is no longer kept. Steady clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Cutoffs {
+    /// By when the task finished.
+    pub results: Timestamp,
+    /// By when the task was accepted; only those whose result is gone.
+    pub tasks: Timestamp,
+    /// Idempotency keys, by when their task was accepted.
+    pub keys: Timestamp,
+}
+
 /// What one retention transaction removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
     pub results: u64,
     pub tasks: u64,
-    /// Both together; at most the limit asked for.
+    pub keys: u64,
+    /// All together; at most the limit asked for.
     pub rows: u64,
 }
 

@@ -143,17 +143,20 @@ async fn dispatch_tasks(
 
 async fn run_task(workshop: Arc<Workshop>, index: usize, mut task: ReadyTask, permit: OwnedSemaphorePermit) {
     let bench = &workshop.benches[index];
+    let Some(taken_up) = bench.lane.cancellations.take_up(task.seq, task.lease) else { return };
     let _in_flight = bench.lane.load.in_flight();
     let carried = task.carried.take();
     let attempt = AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried)).catch_unwind();
-    let delivery = if let Ok(delivery) = attempt.await {
+    // Cancelled: the connection is dropped with the attempt; what happened is written already.
+    let Some(attempt) = taken_up.unless_cancelled(attempt).await else { return };
+    let delivery = if let Ok(delivery) = attempt {
         delivery
     } else {
         tracing::error!(upstream = bench.lane.name, "a task panicked; it ends with internal_error");
         attempt::end_internal(&workshop, bench, &task, Reason::Panicked).await;
         None
     };
-    drop(permit);
+    drop((permit, taken_up));
     if let Some(delivery) = delivery {
         let _outside = bench.lane.load.outside();
         deliver::first_try(&workshop, delivery).await;

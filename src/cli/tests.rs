@@ -29,6 +29,10 @@ fn every_documented_flag_is_understood() {
         "ringback check --config f.toml",
         "ringback check --upstream http://a:1 --listen 127.0.0.1:1 --admin-listen 127.0.0.1:2 --data-dir d --dev",
         "ringback sandbox",
+        "ringback call GET http://a/",
+        "ringback call post http://a/ -H A:b --header C:d -d x -o f --webhook-uri http://b/ --token-file t --ca-file c --timeout 5s --json",
+        "ringback listen",
+        "ringback listen --listen 127.0.0.1:0 --forward http://a/ --fetch --gateway http://b --token-file t --ca-file c --json",
         "ringback sandbox --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --bank-listen 127.0.0.1:0 --inbox-listen 127.0.0.1:0 --data-dir d --config f --log-level TRACE",
     ] {
         assert!(parsed(line).is_ok(), "{line}");

@@ -15,4 +15,7 @@ pub struct RetentionConfig {
     /// Counted from acceptance; afterwards nothing is left and the answer is 404.
     #[serde(deserialize_with = "units::duration")]
     pub tasks: Duration,
+    /// Counted from acceptance; afterwards the key is as good as new.
+    #[serde(deserialize_with = "units::duration")]
+    pub idempotency_keys: Duration,
 }

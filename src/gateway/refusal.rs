@@ -44,6 +44,8 @@ pub enum Refusal {
     StoreUnavailable,
     #[error("This node is stopping; try again.")]
     Stopping,
+    #[error("This Idempotency-Key was used for another call; send a new key with a new call.")]
+    KeyReused,
     #[error("There is no such task for these credentials; check the task id and the token.")]
     TaskNotFound,
     #[error("The results of this task are no longer kept; make the call again.")]
@@ -100,6 +102,7 @@ impl Refusal {
             Self::BacklogFull => ("backlog_full", StatusCode::SERVICE_UNAVAILABLE),
             Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE),
             Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE),
+            Self::KeyReused => ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY),
             Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND),
             Self::ResultsExpired => ("results_expired", StatusCode::GONE),
             Self::NoResponse => ("no_response", StatusCode::NOT_FOUND),

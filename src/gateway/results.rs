@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{STATUS, TASK, UPSTREAM_STATUS, json_body, vary_by};
+use super::cancel::cancel;
 use super::prefer::Preferences;
 use super::refusal::{Form, Refusal};
 use super::submit::{Waiting, identify};
@@ -72,6 +73,9 @@ struct Failed<'a> {
 pub async fn results(gateway: &Gateway, route: &Route, call: ResultsCall<'_>) -> Response<GatewayBody> {
     let ResultsCall { method, id, headers, .. } = call;
     let answered = answer(gateway, route, &call).await;
+    if let Err(refusal) = &answered {
+        gateway.metrics.refused(refusal.code());
+    }
     let mut response = answered.unwrap_or_else(|refusal| refused(refusal, id, Form::of(headers)));
     if response.extensions().get::<Replayed>().is_none() {
         let headers = response.headers_mut();
@@ -92,7 +96,7 @@ pub async fn results(gateway: &Gateway, route: &Route, call: ResultsCall<'_>) ->
 fn refused(refusal: Refusal, id: &str, form: Form) -> Response<GatewayBody> {
     let own_headers = match &refusal {
         Refusal::ResultsExpired => Some((TASK, id.to_ascii_lowercase())),
-        Refusal::MethodNotAllowed(_) => Some((header::ALLOW, String::from("GET, HEAD"))),
+        Refusal::MethodNotAllowed(_) => Some((header::ALLOW, String::from("GET, HEAD, DELETE"))),
         _ => None,
     };
     let mut response = own(refusal.told_as(form));
@@ -117,6 +121,7 @@ async fn answer(
 ) -> Result<Response<GatewayBody>, Refusal> {
     match *call.method {
         Method::GET | Method::HEAD => read(gateway, route, call).await,
+        Method::DELETE => delete(gateway, route, call).await,
         _ => Err(Refusal::MethodNotAllowed(call.method.to_string())),
     }
 }
@@ -162,6 +167,19 @@ async fn read(
         wait::say_applied(response.headers_mut(), wait);
     }
     Ok(response)
+}
+
+async fn delete(
+    gateway: &Gateway,
+    route: &Route,
+    call: &ResultsCall<'_>,
+) -> Result<Response<GatewayBody>, Refusal> {
+    let caller = identify(gateway, route, call.headers).await?;
+    let id = call.id.parse::<TaskId>().ok().filter(|_| call.below.is_none());
+    let found = find(gateway, route, id, &caller).await?;
+    // A row was found, so the id is one.
+    let (Some(found), Some(id)) = (found, id) else { return Err(Refusal::TaskNotFound) };
+    cancel(gateway, route, id, &caller.credentials_id, found).await
 }
 
 async fn find(
@@ -210,7 +228,11 @@ impl About<'_> {
         match (view, result.status) {
             (View::Response, _) => replay::replay(self.gateway, self.id, result, false),
             (_, FinalStatus::Succeeded) => send::succeeded(self.gateway, self.id, result, self.call),
-            (_, FinalStatus::Failed) => failed(self.gateway, self.id, result, self.call),
+            (_, FinalStatus::Failed) => {
+                let mut response = failed(self.gateway, self.id, result)?;
+                send::tag(response.headers_mut(), &self.id.to_string());
+                send::judged(self.call.headers, response)
+            }
         }
     }
 
@@ -277,6 +299,10 @@ pub async fn in_time(
     };
     let Found::Finished(result) = found else { return None };
     let failure = result.failure.clone();
+    // No synchronous call is ever answered so; the results say what happened.
+    if failure.as_deref() == Some(FailureCode::Cancelled.as_str()) {
+        return None;
+    }
     let mut response = match replay::replay(gateway, id, *result, *call.method == Method::HEAD) {
         Ok(response) => response,
         Err(Refusal::NoResponse) => {
@@ -296,17 +322,17 @@ fn about(id: &str, status: Status, body: GatewayBody) -> Response<GatewayBody> {
     response
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
 }
 
-fn failed(
+/// The document of a Failed task.
+pub(super) fn failed(
     gateway: &Gateway,
     id: TaskId,
     result: StoredResult,
-    call: &ResultsCall<'_>,
 ) -> Result<Response<GatewayBody>, Refusal> {
     let upstreams = match result.error {
         None => None,
@@ -328,6 +354,11 @@ fn failed(
     if result.effect_unknown {
         details.insert(String::from("outcome"), Value::from("unknown"));
     }
+    if let Some(sent_at) = result.sent_at {
+        details.insert(String::from("sent_at"), Value::from(sent_at.to_rfc3339()));
+        details.insert(String::from("bytes_sent"), Value::from(result.bytes_sent));
+        details.insert(String::from("cause"), Value::from(result.cause));
+    }
     let id = id.to_string();
     let body = Failed {
         status: Status::Failed.as_str(),
@@ -341,6 +372,5 @@ fn failed(
     if let Some(status) = result.upstream_status {
         response.headers_mut().insert(UPSTREAM_STATUS, HeaderValue::from(status));
     }
-    send::tag(response.headers_mut(), &id);
-    send::judged(call.headers, response)
+    Ok(response)
 }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::answer::json_body;
 use super::refusal::Refusal;
+use super::repeat::{IdempotencyKey, Identical};
 use super::{Gateway, GatewayBody, Route};
 use crate::clock::Timestamp;
 use crate::guard::WebhookUri;
@@ -23,7 +24,7 @@ use crate::header_block;
 use crate::identity::{Caller, Rejection};
 use crate::seal::{CHUNK_BYTES, Column, Place, Sealed, TaskKey};
 use crate::secret::Secret;
-use crate::store::{Carried, NewTask, StoreError, TaskFacts};
+use crate::store::{Accepted, Carried, NewTask, Repeatable, StoreError, TaskFacts};
 use crate::task::Status;
 
 /// A task handed off carries its request in the clear up to this size; a larger one is read back, so
@@ -66,6 +67,7 @@ pub async fn submit(
     route: &Route,
     call: AsyncCall,
 ) -> Result<Response<GatewayBody>, Refusal> {
+    IdempotencyKey::of(&call.headers)?;
     let webhook_uri = call.webhook_uri.map(|uri| judge_webhook_uri(gateway, uri)).transpose()?;
     let caller = identify(gateway, route, &call.headers).await?;
     if gateway.store.is_full() {
@@ -92,15 +94,41 @@ pub async fn submit(
         accepted_at: wall,
     };
     let deadline = deadline(now, wall, route.config.retry.deadline, caller.expires_at);
-    let mut task = new_task(gateway, route, facts, headers, body, now, deadline);
-    task.buffered = buffered;
-    gateway.store.accept(task).await.map_err(|error| match error {
+    let repeatable = repeatable(gateway, route, &facts, &headers, &body)?;
+    let task = new_task(gateway, route, facts, headers, body, now, deadline);
+    let task = NewTask { repeatable, buffered, ..task };
+    let accepted_as = gateway.store.accept(task).await.map_err(|error| match error {
         StoreError::Full => Refusal::BacklogFull,
         StoreError::Unavailable => Refusal::StoreUnavailable,
     })?;
-    let id = id.to_string();
+    let id = match accepted_as {
+        Accepted::New => id,
+        Accepted::Before(id) => id,
+        Accepted::OtherCall => return Err(Refusal::KeyReused),
+    }
+    .to_string();
     tracing::debug!(task = id, upstream = route.config.name, "accepted");
     Ok(accepted(&route.uris.results_uri_of(&id), &id))
+}
+
+/// What the store compares a call with an `Idempotency-Key` by; `None` without one.
+fn repeatable(
+    gateway: &Gateway,
+    route: &Route,
+    facts: &TaskFacts,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Option<Box<Repeatable>>, Refusal> {
+    let Some(key) = IdempotencyKey::of(headers)? else { return Ok(None) };
+    let call = Identical {
+        upstream: &route.config.name,
+        credentials_id: &facts.credentials_id,
+        method: &facts.method,
+        path: &facts.path,
+        query: facts.query.as_deref(),
+        body,
+    };
+    Ok(Some(Box::new(gateway.repeats.hash(key, &call))))
 }
 
 fn judge_webhook_uri(gateway: &Gateway, uri: String) -> Result<Secret, Refusal> {
@@ -160,7 +188,8 @@ fn new_task(
         accepted_at: facts.accepted_at,
         now,
         deadline,
-        carried: small.then(|| Box::new(Carried { task: facts, headers, body })),
+        repeatable: None,
+        carried: small.then(|| Box::new(Carried { task: facts, headers, body, key: Some(key) })),
         buffered: None,
         accepted: route.metrics.accepted.clone(),
     }

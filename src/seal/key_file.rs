@@ -62,10 +62,15 @@ fn create(path: &Path) -> Result<KeyRing, KeyFileError> {
         file.write_all(line.as_bytes())?;
         // The store must never outlive its key: file and directory entry are durable first.
         file.sync_all()?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        File::open(directory_of(path))?.sync_all()
     };
     write().map_err(|source| KeyFileError::Uncreatable { path: path.to_owned(), source })?;
     Ok(KeyRing::new(&[(1, key)]))
+}
+
+/// Where a file's entry is; a bare file name's parent is an empty path, which cannot be opened.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn parse(path: &Path, text: &str) -> Result<KeyRing, KeyFileError> {
@@ -103,6 +108,12 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let again = load_or_create(&path, false).unwrap();
         assert_eq!(&again.open_node_secret(sealed).unwrap()[..], b"x");
+    }
+
+    #[test]
+    fn the_directory_of_a_bare_file_name_is_the_current_one() {
+        assert_eq!(directory_of(Path::new("keys")), Path::new("."));
+        assert_eq!(directory_of(Path::new("/etc/ringback/keys")), Path::new("/etc/ringback"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 use crate::client::{self, Client, SendError, TlsRoots};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamConfig};
-use crate::gateway::{Gateway, Route, Routes, cors::Cors, submit};
+use crate::gateway::{Gateway, Route, Routes, cors::Cors, repeat::Repeats, submit};
 use crate::guard::Rules;
 use crate::identity::{Fetch, FetchError, Identity};
 use crate::outcome::{NoAnswer, RetryPolicy};
@@ -108,6 +108,7 @@ impl Node {
             clock,
             rules,
             buffer: Arc::new(Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes))),
+            repeats: Repeats::new(&fingerprint_key),
             metrics: Arc::clone(&metrics),
             watches,
         };

@@ -5,6 +5,7 @@
 //! own and never wait for the writer. A lock on the data directory keeps a second process out.
 
 mod apply;
+mod cancel;
 mod claim;
 mod inbox;
 mod open;
@@ -22,8 +23,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, Lane, NewTask, Purged, Ready, ReadyDelivery, Settled,
-    StoreError,
+    Accepted, AttemptEnd, AttemptRecord, Cancelled, ChunkKind, Cutoffs, DeliveryEnd, Lane, NewTask, Purged,
+    Ready, ReadyDelivery, Settled, StoreError,
 };
 use crate::clock::Timestamp;
 use crate::id::{Seq, TaskIds};
@@ -98,22 +99,39 @@ impl Store {
         self.shared.full.load(Ordering::Relaxed)
     }
 
-    /// Writes the task. It may be handed to its lane's ready queue at once.
+    /// Writes the task, unless its idempotency key is there already: then nothing. A new one may be
+    /// handed to its lane's ready queue at once.
     ///
     /// # Errors
     /// [`StoreError::Full`]: too many tasks are unfinished. [`StoreError::Unavailable`]: not written.
-    pub async fn accept(&self, task: NewTask) -> Result<(), StoreError> {
+    pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox.push_accept(task.lane, Box::new(task), reply)?;
         answer.await.unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Writes that attempt `number` of an unsafe call is about to be sent.
+    /// Writes that attempt `number` of an unsafe call is about to be sent; `at` is the wall clock.
     ///
     /// # Errors
     /// The store cannot write now.
-    pub async fn started(&self, seq: Seq, lease: LeaseToken, number: u32) -> Result<Settled, StoreError> {
-        self.operate(|reply| Operation::Started { seq, lease, number, reply }).await
+    pub async fn started(
+        &self,
+        seq: Seq,
+        lease: LeaseToken,
+        number: u32,
+        at: Timestamp,
+    ) -> Result<Settled, StoreError> {
+        self.operate(|reply| Operation::Started { seq, lease, number, at, reply }).await
+    }
+
+    /// Ends a task that is not finished, whoever holds its lease, or erases the result of one that is.
+    /// What is owed to its receiver stays owed. `now` is the steady clock.
+    ///
+    /// # Errors
+    /// The store cannot write now.
+    pub async fn cancel(&self, seq: Seq, now: Timestamp) -> Result<Cancelled, StoreError> {
+        let settled = self.operate(|reply| Operation::Cancel { seq, now, reply }).await?;
+        Ok(if settled == Settled::Lost { Cancelled::Result } else { Cancelled::Task })
     }
 
     /// Writes how an attempt ended and gives the lease back. A final end erases the request.
@@ -184,19 +202,14 @@ impl Store {
         self.operate(|reply| Operation::StageChunk { seq, lease, index, data: Arc::new(data), reply }).await
     }
 
-    /// Removes results finished before `results_before` (steady), then tasks accepted before
-    /// `tasks_before` whose result is gone; at most `rows` rows in one transaction of its own.
+    /// Removes results, then tasks whose result is gone, then idempotency keys; at most `rows` rows in
+    /// one transaction of its own.
     ///
     /// # Errors
     /// The store cannot write now.
-    pub async fn purge(
-        &self,
-        results_before: Timestamp,
-        tasks_before: Timestamp,
-        rows: u64,
-    ) -> Result<Purged, StoreError> {
+    pub async fn purge(&self, before: Cutoffs, rows: u64) -> Result<Purged, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox.set_purge(inbox::Purge { results_before, tasks_before, rows, reply })?;
+        self.shared.inbox.set_purge(inbox::Purge { before, rows, reply })?;
         answer.await.unwrap_or(Err(StoreError::Unavailable))
     }
 

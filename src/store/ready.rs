@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::ReadyTask;
+use super::{Cancellations, ReadyTask};
 
 /// Wakes the writer.
 pub(super) type Nudge = Arc<dyn Fn() + Send + Sync>;
@@ -97,6 +97,7 @@ pub struct Lane {
     pub name: String,
     pub ready: Ready<ReadyTask>,
     pub load: Arc<Load>,
+    pub cancellations: Arc<Cancellations>,
 }
 
 /// How many tasks are in flight, and how many of them wait for somebody else.

@@ -15,6 +15,10 @@ use crate::outcome::{FailureCode, Reason};
 use crate::seal::KeyRing;
 use crate::task::Status;
 
+mod cancelling;
+mod opening;
+mod repeats;
+
 struct Opened {
     store: Store,
     ring: KeyRing,
@@ -40,6 +44,11 @@ fn open(dir: &Path) -> Opened {
     Opened { store, ring, clock: options.clock }
 }
 
+/// Keys are kept.
+fn before(results: Timestamp, tasks: Timestamp) -> Cutoffs {
+    Cutoffs { results, tasks, keys: Timestamp(0) }
+}
+
 impl Opened {
     fn task(&self) -> NewTask {
         let id = self.store.ids().next(self.clock.wall(), rand::random());
@@ -59,6 +68,7 @@ impl Opened {
             accepted_at: self.clock.wall(),
             now,
             deadline: now.after(Duration::from_mins(1)),
+            repeatable: None,
             carried: None,
             buffered: None,
             accepted: Counter::default(),
@@ -104,6 +114,7 @@ impl Opened {
             staged: 0,
             length: 0,
             failure: Some(failure),
+            unanswered: None,
             error: None,
         };
         let record = self.record(task.attempts + 1, Outcome::Fatal);
@@ -159,7 +170,7 @@ async fn a_store_that_cannot_write_says_so_although_the_workers_are_behind() {
     let other = rusqlite::Connection::open(dir.path().join("ringback.db")).unwrap();
     other.execute_batch("ALTER TABLE state RENAME TO gone").unwrap();
     let task = opened.next().await;
-    assert!(opened.store.started(task.seq, task.lease, 1).await.is_err());
+    assert!(opened.store.started(task.seq, task.lease, 1, Timestamp(7)).await.is_err());
     opened.store.lanes()[0].ready.push_all(vec![task]);
     assert!(matches!(opened.store.accept(opened.task()).await, Err(StoreError::Unavailable)));
     other.execute_batch("ALTER TABLE gone RENAME TO state").unwrap();
@@ -223,7 +234,7 @@ async fn a_settle_under_a_lease_that_is_gone_changes_nothing() {
     let second = opened.next().await;
     assert_eq!(opened.finish(&first, Announce::Now).await, Settled::Lost);
     assert_eq!(opened.retry(&first, opened.clock.steady()).await, Settled::Lost);
-    assert_eq!(opened.store.started(first.seq, first.lease, 1).await.unwrap(), Settled::Lost);
+    assert_eq!(opened.store.started(first.seq, first.lease, 1, Timestamp(7)).await.unwrap(), Settled::Lost);
     assert!(matches!(opened.find(id).await, Some(Found::Waiting(_))));
     assert!(matches!(opened.finish(&second, Announce::Now).await, Settled::Done(Some(_))));
     assert_eq!(opened.finish(&second, Announce::Now).await, Settled::Lost);
@@ -247,7 +258,7 @@ async fn reopening_gives_every_lease_back_and_remembers_what_was_started() {
     let opened = open(dir.path());
     let (held, finished) = (opened.accept().await, opened.accept().await);
     let task = opened.next().await;
-    opened.store.started(task.seq, task.lease, 1).await.unwrap();
+    opened.store.started(task.seq, task.lease, 1, Timestamp(7)).await.unwrap();
     let other = opened.next().await;
     assert!(matches!(opened.finish(&other, Announce::Now).await, Settled::Done(Some(_))));
     opened.store.close();
@@ -303,15 +314,15 @@ async fn retention_removes_results_then_tasks_but_never_what_is_still_owed() {
         opened.finish(&task, announce).await;
     }
     let later = opened.clock.steady().after(Duration::from_hours(1));
-    let purged = opened.store.purge(later, Timestamp(0), 500).await.unwrap();
-    assert_eq!(purged, Purged { results: 1, tasks: 0, rows: 1 });
+    let purged = opened.store.purge(before(later, Timestamp(0)), 500).await.unwrap();
+    assert_eq!(purged, Purged { results: 1, rows: 1, ..Purged::default() });
     assert!(matches!(opened.find(ids[0]).await, Some(Found::Expired)));
     assert!(matches!(opened.find(ids[1]).await, Some(Found::Finished(_))), "its delivery is owed");
     assert!(matches!(opened.find(ids[2]).await, Some(Found::Waiting(_))));
-    let purged = opened.store.purge(later, later, 500).await.unwrap();
+    let purged = opened.store.purge(before(later, later), 500).await.unwrap();
     assert_eq!((purged.results, purged.tasks), (0, 1));
     assert!(opened.find(ids[0]).await.is_none());
-    assert_eq!(opened.store.purge(later, later, 500).await.unwrap(), Purged::default());
+    assert_eq!(opened.store.purge(before(later, later), 500).await.unwrap(), Purged::default());
 }
 
 #[tokio::test]
@@ -342,76 +353,9 @@ async fn one_retention_transaction_removes_no_more_rows_than_allowed() {
     let later = opened.clock.steady().after(Duration::from_hours(1));
     let mut removed = 0;
     for _ in 0..3 {
-        let purged = opened.store.purge(later, Timestamp(0), 2).await.unwrap();
+        let purged = opened.store.purge(before(later, Timestamp(0)), 2).await.unwrap();
         assert!(purged.rows <= 2);
         removed += purged.results;
     }
     assert_eq!(removed, 5);
-}
-
-#[test]
-fn a_store_in_use_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    assert!(matches!(Store::open(&options(dir.path())), Err(OpenError::InUse(_))));
-    opened.store.close();
-    assert!(Store::open(&options(dir.path())).is_ok());
-}
-
-#[test]
-fn a_database_in_use_is_refused_whatever_the_data_directory() {
-    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let opened = open(dir.path());
-    std::fs::copy(dir.path().join("ringback.keys"), other.path().join("ringback.keys")).unwrap();
-    let database = Some(dir.path().join("ringback.db"));
-    let elsewhere = || OpenOptions { database: database.clone(), ..options(other.path()) };
-    assert!(matches!(Store::open(&elsewhere()), Err(OpenError::InUse(_))));
-    opened.store.close();
-    assert!(Store::open(&elsewhere()).is_ok());
-}
-
-/// Opens, expects a refusal, and checks that the database file was not touched.
-fn refused(dir: &Path) -> OpenError {
-    let database = dir.join("ringback.db");
-    let before = std::fs::read(&database).unwrap();
-    let error = Store::open(&options(dir)).map(|_| ()).unwrap_err();
-    assert_eq!(std::fs::read(&database).unwrap(), before, "{error}");
-    error
-}
-
-#[test]
-fn a_wrong_or_missing_key_is_refused_and_touches_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    open(dir.path()).store.close();
-    let keys = dir.path().join("ringback.keys");
-    let good = std::fs::read(&keys).unwrap();
-    std::fs::write(&keys, "1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
-    assert!(matches!(refused(dir.path()), OpenError::WrongKey(_)));
-    std::fs::remove_file(&keys).unwrap();
-    assert!(matches!(refused(dir.path()), OpenError::KeyFile(_)));
-    assert!(!keys.exists(), "no key is made for a store that has one");
-    std::fs::write(&keys, good).unwrap();
-    assert!(Store::open(&options(dir.path())).is_ok());
-}
-
-#[test]
-fn a_foreign_a_newer_and_a_damaged_file_are_refused_and_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    open(dir.path()).store.close();
-    let database = dir.path().join("ringback.db");
-    let set = |pragma: &str| {
-        let connection = rusqlite::Connection::open(&database).unwrap();
-        connection.execute_batch(&format!("PRAGMA {pragma}; PRAGMA wal_checkpoint(TRUNCATE);")).unwrap();
-    };
-    set("user_version = 99");
-    assert!(matches!(refused(dir.path()), OpenError::Newer(_)));
-    set("application_id = 7");
-    assert!(matches!(refused(dir.path()), OpenError::NotAStore(_)));
-    std::fs::remove_file(&database).unwrap();
-    let foreign = rusqlite::Connection::open(&database).unwrap();
-    foreign.execute_batch("CREATE TABLE somebody (elses INTEGER)").unwrap();
-    drop(foreign);
-    assert!(matches!(refused(dir.path()), OpenError::NotAStore(_)));
-    std::fs::write(&database, [7; 9000]).unwrap();
-    assert!(matches!(refused(dir.path()), OpenError::Database { .. }));
 }

@@ -197,6 +197,7 @@ impl Metrics {
     pub fn removed(&self, purged: Purged) {
         self.removed.get_or_create(&RemovedLabels { kind: "results" }).inc_by(purged.results);
         self.removed.get_or_create(&RemovedLabels { kind: "tasks" }).inc_by(purged.tasks);
+        self.removed.get_or_create(&RemovedLabels { kind: "idempotency_keys" }).inc_by(purged.keys);
     }
 
     /// The whole document in OpenMetrics text, with the store's numbers as of now.

@@ -5,7 +5,6 @@ use http::header;
 
 use super::{Bench, Workshop, insist};
 use crate::header_block;
-use crate::id::TaskId;
 use crate::outcome::{Exchange, NoAnswer, UpstreamsError};
 use crate::seal::{CHUNK_BYTES, Column, Place, Sealed, TaskKey};
 use crate::store::{ReadyTask, Settled};
@@ -34,10 +33,9 @@ pub(super) async fn take(
     workshop: &Workshop,
     bench: &Bench,
     task: &ReadyTask,
-    id: TaskId,
+    key: &TaskKey,
     mut answer: Answer,
 ) -> Result<Taken, Broken> {
-    let key = workshop.ring.task_key(id);
     let status = answer.status.as_u16();
     let mut taken = Taken {
         exchange: Exchange::Answered { status, retry_after: answer.retry_after },
@@ -58,7 +56,7 @@ pub(super) async fn take(
         // More than a chunk: the first of it is certainly not the last one.
         while pending.len() > CHUNK_BYTES {
             let chunk = pending.split_to(CHUNK_BYTES).freeze();
-            keep(workshop, task, &key, &mut taken, &chunk, false).await?;
+            keep(workshop, task, key, &mut taken, &chunk, false).await?;
         }
     }
     let last = pending.freeze();
@@ -67,7 +65,7 @@ pub(super) async fn take(
         taken.error = plain.then(|| UpstreamsError::read(&last)).flatten();
     }
     if !last.is_empty() {
-        keep(workshop, task, &key, &mut taken, &last, true).await?;
+        keep(workshop, task, key, &mut taken, &last, true).await?;
     }
     Ok(taken)
 }

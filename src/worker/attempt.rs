@@ -1,6 +1,7 @@
 //! One attempt: from a leased task to what is written about it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::header;
@@ -9,10 +10,11 @@ use super::answer::{self, Broken, Taken};
 use super::deliver::{FirstTry, Reserved};
 use super::request::{self, LoadError, Opened};
 use super::{Bench, STORE_PAUSE, Workshop, insist};
+use crate::clock::Timestamp;
 use crate::lease::LeaseToken;
 use crate::outcome::{
-    Attempted, Decision, Exchange, Failure, FailureCode, NoAnswer, NotSent, Reason, Said, deadline_passed,
-    decide, interrupted,
+    Attempted, Cause, Decision, Exchange, Failure, FailureCode, NoAnswer, NotSent, Reason, Said, Unanswered,
+    deadline_passed, decide, interrupted,
 };
 use crate::seal::{Column, Place, Sealed};
 use crate::store::{Announce, AttemptEnd, AttemptRecord, Carried, NewResult, ReadyTask, Settled, TaskFacts};
@@ -49,7 +51,9 @@ pub(super) async fn run(
     };
     // Started, yet not settled: the node stopped while an unsafe call was on its way.
     if task.started > task.attempts {
-        return end(workshop, bench, task, &opened.carried.task, Ended::unattempted(interrupted())).await;
+        let unanswered = Unanswered { sent_at: task.started_at, bytes_sent: None, cause: Cause::NodeStopped };
+        let ended = Ended { unanswered: Some(unanswered), ..Ended::unattempted(interrupted()) };
+        return end(workshop, bench, task, &opened.carried.task, ended).await;
     }
     if workshop.clock.steady() >= task.deadline {
         return end(workshop, bench, task, &opened.carried.task, Ended::unattempted(deadline_passed())).await;
@@ -60,13 +64,20 @@ pub(super) async fn run(
 async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: Opened) -> Option<FirstTry> {
     let store = &workshop.store;
     let number = task.attempts + 1;
-    let Opened { carried: Carried { task: facts, headers, body }, chunks } = opened;
+    let Opened { carried: Carried { task: facts, headers, body, key }, chunks } = opened;
     let safety = bench.idempotency.safety(&facts.method, headers.contains_key("idempotency-key"));
+    let sent_at = workshop.clock.wall();
     if safety == Safety::Unsafe
-        && insist(|| store.started(task.seq, task.lease, number)).await == Settled::Lost
+        && insist(|| store.started(task.seq, task.lease, number, sent_at)).await == Settled::Lost
     {
         return None;
     }
+    // Writing that it starts may have waited for the disk.
+    if workshop.clock.steady() >= task.deadline {
+        return end(workshop, bench, task, &facts, Ended::unattempted(deadline_passed())).await;
+    }
+    let body = request::body(workshop, task.seq, facts.id, body, chunks);
+    let (body, bytes_sent) = request::counted(body, safety);
     let began = Instant::now();
     // Until the end is written: who reads `Queued` may rely on the attempt being settled.
     let running = store.running(task.seq, number);
@@ -79,7 +90,7 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
         let call = Call {
             method: facts.method.clone(),
             path_and_query: target.as_deref().unwrap_or(&facts.path),
-            body: request::body(workshop, task.seq, facts.id, body, chunks),
+            body,
             headers,
             content_length,
             safety,
@@ -87,11 +98,14 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
         match bench.upstream.attempt(call).await {
             Attempt::NotSent => Err(Exchange::NotSent(NotSent::Unreachable)),
             Attempt::NoAnswer(why) => Err(Exchange::NoAnswer(why)),
-            Attempt::Answered(answer) => match answer::take(workshop, bench, task, facts.id, answer).await {
-                Ok(taken) => Ok(taken),
-                Err(Broken::NoAnswer(why)) => Err(Exchange::NoAnswer(why)),
-                Err(Broken::Lost) => return None,
-            },
+            Attempt::Answered(answer) => {
+                let key = key.unwrap_or_else(|| workshop.ring.task_key(facts.id));
+                match answer::take(workshop, bench, task, &key, answer).await {
+                    Ok(taken) => Ok(taken),
+                    Err(Broken::NoAnswer(why)) => Err(Exchange::NoAnswer(why)),
+                    Err(Broken::Lost) => return None,
+                }
+            }
         }
     };
     let (exchange, taken) = match exchanged {
@@ -131,13 +145,22 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
             None
         }
         Decision::Succeed => {
-            end(workshop, bench, task, &facts, Ended { failure: None, record: Some(record), taken }).await
+            let ended = Ended { failure: None, record: Some(record), taken, unanswered: None };
+            end(workshop, bench, task, &facts, ended).await
         }
         Decision::Fail(failure) => {
-            end(workshop, bench, task, &facts, Ended { failure: Some(failure), record: Some(record), taken })
-                .await
+            let unanswered = unanswered(exchange, sent_at, bytes_sent.as_deref());
+            let ended = Ended { failure: Some(failure), record: Some(record), taken, unanswered };
+            end(workshop, bench, task, &facts, ended).await
         }
     }
+}
+
+/// Of an unsafe call, whose bytes were counted.
+fn unanswered(exchange: Exchange, sent_at: Timestamp, bytes_sent: Option<&AtomicU64>) -> Option<Unanswered> {
+    let Exchange::NoAnswer(why) = exchange else { return None };
+    let bytes_sent = Some(bytes_sent?.load(Ordering::Relaxed));
+    Some(Unanswered { sent_at, bytes_sent, cause: why.into() })
 }
 
 fn status_of(exchange: Exchange) -> Option<u16> {
@@ -152,11 +175,12 @@ struct Ended {
     failure: Option<Failure>,
     record: Option<AttemptRecord>,
     taken: Option<Taken>,
+    unanswered: Option<Unanswered>,
 }
 
 impl Ended {
     fn unattempted(failure: Failure) -> Self {
-        Self { failure: Some(failure), record: None, taken: None }
+        Self { failure: Some(failure), record: None, taken: None, unanswered: None }
     }
 }
 
@@ -168,8 +192,8 @@ async fn end(
     facts: &TaskFacts,
     ended: Ended,
 ) -> Option<FirstTry> {
-    let Ended { failure, record, mut taken } = ended;
-    let attempts = record.map_or(task.attempts, |record| record.number);
+    let Ended { failure, record, mut taken, unanswered } = ended;
+    let attempts = record.map_or(task.attempts.max(task.started), |record| record.number);
     match failure {
         None => tracing::debug!(task = %facts.id, attempts, "succeeded"),
         Some(failure) => tracing::info!(
@@ -185,7 +209,7 @@ async fn end(
     let error = upstreams.as_ref().map(|error| {
         workshop.ring.task_key(facts.id).seal(Column::ResultError, Place::WHOLE, &error.write())
     });
-    let result = result(workshop, failure, attempts, taken, error);
+    let result = NewResult { unanswered, ..result(workshop, failure, attempts, taken, error) };
     let asked = facts.webhook_uri.is_some();
     let said = failure.map(|failure| Said::of(failure.code, upstreams));
     let reserved = Reserved::try_new(workshop, bench, facts, said.as_ref());
@@ -218,6 +242,7 @@ fn result(
         staged: 0,
         length: 0,
         failure,
+        unanswered: None,
         error,
     };
     match taken {

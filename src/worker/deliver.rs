@@ -50,7 +50,8 @@ impl Reserved {
         // A URI that today's rules refuse takes the slow path, where the refusal is written down.
         let uri = WebhookUri::parse(facts.webhook_uri.as_ref()?.expose(), &workshop.rules).ok()?;
         let any = workshop.delivery_permits.try_any_host()?;
-        let host = workshop.delivery_permits.try_host(&uri.host_key()).ok()?;
+        let now = workshop.clock.steady();
+        let host = workshop.delivery_permits.try_host(&uri.host_key(), now).ok()?;
         let message = message(workshop, bench, facts, said);
         Some(Self { uri, message, _any: any, _host: host })
     }
@@ -67,11 +68,13 @@ pub(super) async fn first_try(workshop: &Workshop, delivery: FirstTry) {
 /// Makes an attempt of a delivery that rested in the store.
 pub(super) async fn later_try(workshop: &Workshop, delivery: &ReadyDelivery) {
     match load(workshop, delivery.seq).await {
-        Ok(Loaded::Ready { uri, message }) => match workshop.delivery_permits.try_host(&uri.host_key()) {
-            Ok(_place) => try_once(workshop, delivery, &uri, &message).await,
-            // Spread, so that those turned away together do not come back together.
-            Err(pause) => release(workshop, delivery, pause.mul_f64(0.5 + rand::random::<f64>())).await,
-        },
+        Ok(Loaded::Ready { uri, message }) => {
+            match workshop.delivery_permits.try_host(&uri.host_key(), workshop.clock.steady()) {
+                Ok(_place) => try_once(workshop, delivery, &uri, &message).await,
+                // Spread, so that those turned away together do not come back together.
+                Err(pause) => release(workshop, delivery, pause.mul_f64(0.5 + rand::random::<f64>())).await,
+            }
+        }
         Ok(Loaded::Refused) => {
             let outcome = DeliveryOutcome::Failed { why: DeliveryFailure::AddressDenied("uri") };
             settle(workshop, delivery, outcome, 0).await;
@@ -175,14 +178,15 @@ async fn load(workshop: &Workshop, seq: Seq) -> Result<Loaded, LoadError> {
     let Some(bench) = workshop.benches.iter().find(|bench| bench.lane.name == stored.task.upstream) else {
         return Ok(Loaded::Unconfigured);
     };
+    let mut opener = workshop.ring.opener(stored.task.id);
     let upstreams = stored
         .error
-        .and_then(|sealed| workshop.ring.open(stored.task.id, Column::ResultError, Place::WHOLE, sealed).ok())
+        .and_then(|sealed| opener.open(Column::ResultError, Place::WHOLE, sealed).ok())
         .and_then(|bytes| UpstreamsError::read(&bytes));
     let said = stored.failure.map(|failure| {
         Said::of(FailureCode::from_stored(&failure).unwrap_or(FailureCode::InternalError), upstreams)
     });
-    let facts = request::open_task(&workshop.ring, stored.task)?;
+    let facts = request::open_task(&mut opener, stored.task)?;
     let uri = facts.webhook_uri.as_ref().ok_or(LoadError::Unreadable)?;
     Ok(match WebhookUri::parse(uri.expose(), &workshop.rules) {
         Ok(uri) => Loaded::Ready { uri, message: message(workshop, bench, &facts, said.as_ref()) },

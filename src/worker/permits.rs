@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A delivery that finds no place at its host comes back after this at the earliest …
+use crate::clock::Timestamp;
+
+/// A delivery that finds no place at its host stays away this long at first, give or take a half …
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 
-/// … and after this at the latest, give or take a half.
+/// … and this long at most.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 
-/// Each one turned away lengthens the pause by this factor, each one let in shortens it by the other: in
-/// balance some ten are turned away for each let in, however many wait.
-const LONGER: f64 = 1.02;
-const SHORTER: f64 = 0.8;
+/// So many are turned away for each one let in before the pause grows.
+const TURNED_AWAY_EACH: u64 = 10;
 
 /// The places.
 pub struct DeliveryPermits {
@@ -28,9 +28,40 @@ pub struct DeliveryPermits {
 
 type Hosts = Arc<Mutex<HashMap<String, Host>>>;
 
+/// What happened at one host since the pause was last judged.
 struct Host {
     taken: usize,
     pause: Duration,
+    judged_at: Timestamp,
+    let_in: u64,
+    turned_away: u64,
+}
+
+impl Host {
+    fn new(now: Timestamp) -> Self {
+        Self { taken: 0, pause: PAUSE_MIN, judged_at: now, let_in: 0, turned_away: 0 }
+    }
+
+    /// Judges once a pause: a burst at a quick host must not be taken for a host that hangs.
+    fn judge(&mut self, now: Timestamp) {
+        if self.judged_at.until(now) < self.pause {
+            return;
+        }
+        self.pause = next_pause(self.pause, self.let_in, self.turned_away);
+        (self.judged_at, self.let_in, self.turned_away) = (now, 0, 0);
+    }
+}
+
+/// Twice as long while most ask in vain, half as long while few do.
+fn next_pause(pause: Duration, let_in: u64, turned_away: u64) -> Duration {
+    let pause = if turned_away > TURNED_AWAY_EACH * let_in {
+        pause * 2
+    } else if turned_away * 2 < TURNED_AWAY_EACH * let_in {
+        pause / 2
+    } else {
+        pause
+    };
+    pause.clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
 impl DeliveryPermits {
@@ -50,16 +81,17 @@ impl DeliveryPermits {
 
     /// A place at this host, if one is free now; else how long to stay away. All that wait for a receiver
     /// that hangs must not keep the store busy by asking over and over.
-    pub(super) fn try_host(&self, host: &str) -> Result<HostPermit, Duration> {
+    pub(super) fn try_host(&self, host: &str, now: Timestamp) -> Result<HostPermit, Duration> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         // Hosts without attempts leave the map, so it never holds more than attempts in flight.
-        let at = hosts.entry(host.to_owned()).or_insert(Host { taken: 0, pause: PAUSE_MIN });
+        let at = hosts.entry(host.to_owned()).or_insert_with(|| Host::new(now));
+        at.judge(now);
         if at.taken >= self.per_host {
-            at.pause = at.pause.mul_f64(LONGER).min(PAUSE_MAX);
+            at.turned_away += 1;
             return Err(at.pause);
         }
         at.taken += 1;
-        at.pause = at.pause.mul_f64(SHORTER).max(PAUSE_MIN);
+        at.let_in += 1;
         Ok(HostPermit { hosts: Arc::clone(&self.hosts), host: host.to_owned() })
     }
 }
@@ -92,58 +124,67 @@ mod tests {
     #[test]
     fn a_host_that_holds_all_its_places_leaves_the_others_theirs() {
         let permits = DeliveryPermits::new(10, 2);
-        let held = [permits.try_host("slow:443"), permits.try_host("slow:443")];
+        let at = |host| permits.try_host(host, Timestamp(0));
+        let held = [at("slow:443"), at("slow:443")];
         assert!(held.iter().all(Result::is_ok));
-        assert!(permits.try_host("slow:443").is_err());
-        assert!(permits.try_host("quick:443").is_ok());
+        assert!(at("slow:443").is_err());
+        assert!(at("quick:443").is_ok());
         drop(held);
-        assert!(permits.try_host("slow:443").is_ok());
+        assert!(at("slow:443").is_ok());
         assert!(permits.hosts.lock().unwrap().is_empty());
     }
 
-    /// Lets `waiting` deliveries ask one host for `minutes`, each place held for 10 s. Counts, by minute,
-    /// who was turned away and who was let in.
-    fn ask(waiting: u64, minutes: u64) -> Vec<(u64, u64)> {
-        const MINUTE: u64 = 60_000;
+    #[derive(Default)]
+    struct Asked {
+        let_in: u64,
+        turned_away: u64,
+        last_let_in: i64,
+    }
+
+    /// `waiting` deliveries, all due at once, ask one host for a place and hold it for `hold` ms. Counts
+    /// what happens between `from` and `to` ms.
+    fn ask(waiting: i64, hold: i64, from: i64, to: i64) -> Asked {
         let permits = DeliveryPermits::new(1_000, 64);
-        let mut due: BinaryHeap<_> = (0..waiting).map(|number| Reverse((number % 500, number))).collect();
-        let mut held = VecDeque::new();
-        let mut minutes = vec![(0, 0); usize::try_from(minutes).unwrap()];
-        while let Some(Reverse((now, number))) = due.pop() {
-            let Some((turned_away, let_in)) = minutes.get_mut(usize::try_from(now / MINUTE).unwrap()) else {
-                break;
-            };
-            while held.front().is_some_and(|(until, _)| *until <= now) {
-                held.pop_front();
+        let mut due: BinaryHeap<_> = (0..waiting).map(|number| Reverse((0, number))).collect();
+        let mut taken = VecDeque::new();
+        let mut asked = Asked::default();
+        while let Some(Reverse((now, number))) = due.pop().filter(|Reverse((now, _))| *now < to) {
+            while taken.front().is_some_and(|(until, _)| *until <= now) {
+                taken.pop_front();
             }
-            match permits.try_host("slow:443") {
+            let counted = u64::from(now >= from);
+            match permits.try_host("host:443", Timestamp(now)) {
                 Ok(place) => {
-                    held.push_back((now + 10_000, place));
-                    *let_in += 1;
+                    taken.push_back((now + hold, place));
+                    asked.let_in += counted;
+                    asked.last_let_in = now;
                 }
                 Err(pause) => {
-                    *turned_away += 1;
+                    asked.turned_away += counted;
                     // Spread as by chance: half to one and a half of the pause.
                     let chance = 500 + number * 7919 % 1_000;
-                    due.push(Reverse((
-                        now + u64::try_from(pause.as_millis()).unwrap() * chance / 1_000,
-                        number,
-                    )));
+                    let pause = i64::try_from(pause.as_millis()).unwrap();
+                    due.push(Reverse((now + pause * chance / 1_000, number)));
                 }
             }
         }
-        minutes
+        asked
     }
 
     #[test]
-    fn a_host_that_hangs_is_asked_for_little_more_than_it_takes_however_many_wait() {
-        for waiting in [3_000, 30_000] {
-            let (turned_away, let_in) = ask(waiting, 5)[4];
-            assert!(let_in >= 64 * 3, "{waiting} wait: {let_in} let in");
-            assert!(
-                turned_away <= 30 * let_in.max(waiting / 15),
-                "{waiting} wait: {turned_away} turned away"
-            );
-        }
+    fn a_host_that_hangs_is_asked_ever_less_by_all_that_wait_for_it() {
+        let few = ask(3_000, 10_000, 240_000, 300_000);
+        assert!(few.turned_away <= 30 * few.let_in, "{} for {}", few.turned_away, few.let_in);
+        let many = ask(30_000, 10_000, 240_000, 300_000);
+        // Each once a minute, give or take a half.
+        assert!(many.turned_away <= 60_000, "{}", many.turned_away);
+        assert!(few.let_in >= 64 * 3 && many.let_in >= 64 * 3, "{} {}", few.let_in, many.let_in);
+    }
+
+    #[test]
+    fn a_burst_at_a_quick_host_is_soon_over() {
+        let asked = ask(2_000, 5, 0, 60_000);
+        assert_eq!(asked.let_in, 2_000);
+        assert!(asked.last_let_in < 5_000, "{}", asked.last_let_in);
     }
 }

@@ -1,18 +1,24 @@
 //! A stored request opened again, and its body as a stream that is never whole in memory.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
 use bytes::Bytes;
 use futures_util::stream;
 use http::Method;
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, StreamBody};
 
 use super::Workshop;
 use crate::client::{Body, BoxError, full_body};
 use crate::header_block;
 use crate::id::{Seq, TaskId};
-use crate::seal::{Column, KeyRing, Place, Sealed};
+use crate::seal::{Column, KeyRing, Opener, Place, Sealed};
 use crate::secret::Secret;
 use crate::store::{Carried, ChunkKind, Store, StoreError, StoredTask, TaskFacts};
+use crate::task::Safety;
 
 /// Why a stored value cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,27 +41,30 @@ pub(super) struct Opened {
 pub(super) async fn load(workshop: &Workshop, seq: Seq) -> Result<Option<Opened>, LoadError> {
     let Some(stored) = workshop.store.request(seq).await? else { return Ok(None) };
     let ring = &workshop.ring;
-    let task = open_task(ring, stored.task)?;
-    let open = |column, place, sealed| ring.open(task.id, column, place, sealed);
-    let headers = open(Column::RequestHeaders, Place::WHOLE, stored.headers)
+    let mut opener = ring.opener(stored.task.id);
+    let task = open_task(&mut opener, stored.task)?;
+    let headers = opener
+        .open(Column::RequestHeaders, Place::WHOLE, stored.headers)
         .ok()
         .and_then(|block| header_block::read(&block))
         .ok_or(LoadError::Unreadable)?;
     let body = match stored.body {
         None => Bytes::new(),
-        Some(first) => open(Column::RequestBody, Place::chunk(0, stored.chunks <= 1), first)
+        Some(first) => opener
+            .open(Column::RequestBody, Place::chunk(0, stored.chunks <= 1), first)
             .map_err(|_| LoadError::Unreadable)?
             .into(),
     };
-    Ok(Some(Opened { carried: Carried { task, headers, body }, chunks: stored.chunks }))
+    Ok(Some(Opened { carried: Carried { task, headers, body, key: None }, chunks: stored.chunks }))
 }
 
 /// The facts of a task.
-pub(super) fn open_task(ring: &KeyRing, stored: StoredTask) -> Result<TaskFacts, LoadError> {
-    let open_text = |column, sealed: Option<Sealed>| {
+pub(super) fn open_task(opener: &mut Opener<'_>, stored: StoredTask) -> Result<TaskFacts, LoadError> {
+    let mut open_text = |column, sealed: Option<Sealed>| {
         sealed
             .map(|sealed| {
-                ring.open(stored.id, column, Place::WHOLE, sealed)
+                opener
+                    .open(column, Place::WHOLE, sealed)
                     .ok()
                     .and_then(|bytes| String::from_utf8(bytes).ok())
                     .ok_or(LoadError::Unreadable)
@@ -92,6 +101,44 @@ pub(super) fn body(workshop: &Workshop, seq: Seq, id: TaskId, first: Bytes, chun
         Some((piece.map(Frame::data), (source, index + 1, None)))
     });
     StreamBody::new(frames).boxed_unsync()
+}
+
+/// The body, and of an unsafe call how many of its bytes the connection has taken so far.
+pub(super) fn counted(body: Body, safety: Safety) -> (Body, Option<Arc<AtomicU64>>) {
+    if safety == Safety::Repeatable {
+        return (body, None);
+    }
+    let count = Arc::new(AtomicU64::new(0));
+    (Counted { body, count: Arc::clone(&count) }.boxed_unsync(), Some(count))
+}
+
+struct Counted {
+    body: Body,
+    count: Arc<AtomicU64>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+            self.count.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 struct Source {

@@ -99,6 +99,7 @@ async fn what_happens_is_counted() {
     node.finished(&task).await;
     node.get("/x").send().await;
     node.get("/x?async=maybe").send().await;
+    node.get("/results/unknown").send().await;
 
     let counted = [
         ("ringback_tasks_accepted_total", "", 2),
@@ -109,6 +110,8 @@ async fn what_happens_is_counted() {
         ("ringback_attempts_total", "fatal", 1),
         ("ringback_deliveries_total", "delivered", 1),
         ("ringback_deliveries_total", "retried", 1),
+        ("ringback_calls_refused_total", "validation_error", 1),
+        ("ringback_calls_refused_total", "task_not_found", 1),
         ("ringback_queue_depth", "", 0),
     ];
     eventually("everything is counted", async || {

@@ -38,6 +38,7 @@ const WAIT: &str = "sleep() {
 /// What the commands of a document print when they are typed into a shell.
 async fn typed(sandbox: &Sandbox, document: &str) -> String {
     let commands = sandbox.place(&blocks(document, "sh").join("\n"));
+    let commands = commands.replace("target/release/ringback", env!("CARGO_BIN_EXE_ringback"));
     let mut shell = Command::new("sh");
     shell.args(["-euc", &format!("{WAIT}{commands}")]);
     let ended = Process::of(shell, "KILL").ended().await;
@@ -85,9 +86,14 @@ async fn the_walk_of_the_readme_can_be_typed() {
             "{\"results\":[{\"update_timestamp\":",
             "ringback-status: Succeeded",
             "ringback-upstream-status: 200",
+            "\"status\":503",
+            "\"status\":503",
+            "\"user\":\"flaky\"",
+            "\"status\":200",
             "{\"status\":\"Failed\",\"task_id\":",
             "\"error_details\":{\"reason\":\"not_transient\",\"attempts\":1,\"upstream_status\":403}}",
             "\"full_name\":\"Jane Doe\"",
+            "{\"results\":[{\"account_id\":",
         ],
     );
     let shown = blocks(walk, "http").into_iter().flat_map(header_names);
@@ -108,6 +114,7 @@ async fn the_examples_of_the_api_can_be_typed() {
             "\"full_name\":\"John Doe\"",
             "HTTP/1.1 202 Accepted",
             "ringback-status: Succeeded",
+            "\"error\":\"cancelled\"",
             "ringback-error: validation_error",
             "\"error\":\"sca_exceeded\"",
             "alive",
@@ -115,6 +122,15 @@ async fn the_examples_of_the_api_can_be_typed() {
             "ringback_tasks_accepted_total",
         ],
     );
+}
+
+#[tokio::test]
+async fn the_examples_of_the_sandbox_can_be_typed() {
+    let sandbox = Sandbox::start().await;
+
+    let printed = typed(&sandbox, &read("docs/SANDBOX.md")).await;
+
+    says(&printed, &["\"available\":", "\"user\":\"john\"", "/balance", "[]"]);
 }
 
 #[tokio::test]

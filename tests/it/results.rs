@@ -135,6 +135,22 @@ async fn a_large_result_comes_back_byte_for_byte() {
     assert!(answer.body == body, "{} bytes came back, or others than were sent", answer.body.len());
 }
 
+/// Results are kept in pieces of 256 KiB: none may be lost or doubled where one ends.
+#[tokio::test]
+async fn a_result_is_whole_wherever_its_pieces_end() {
+    const PIECE: usize = 256 * 1024;
+    let upstream = Upstream::start().await;
+    let node = Node::start(&upstream).await;
+    for size in [1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE - 1, 2 * PIECE, 2 * PIECE + 1, 3 * PIECE] {
+        let body: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).expect("below 251")).collect();
+        upstream.always([Reply::ok(body.clone())]);
+        let task = node.submit(node.get("/file?async=true")).await;
+        let answer = node.finished(&task).await;
+        assert!(answer.body == body, "{size} bytes became {}", answer.body.len());
+        assert_eq!(answer.header("content-length"), Some(size.to_string().as_str()));
+    }
+}
+
 #[tokio::test]
 async fn a_result_over_the_limit_fails_the_task() {
     let upstream = Upstream::start().await;

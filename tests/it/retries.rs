@@ -236,11 +236,11 @@ async fn an_upstream_that_honours_keys_gets_unsafe_calls_with_a_key_again() {
         assert_eq!(upstream.calls_of(&path(name)).len(), 1, "{name}");
 
         upstream.script(&path(name), [Reply::new(500), Reply::ok("done")]);
-        let with = node.submit(call().header("idempotency-key", "k1")).await;
+        let with = node.submit(call().header("idempotency-key", name)).await;
         assert_eq!(node.finished(&with).await.header("ringback-status"), Some("Succeeded"), "{name}");
         let calls = upstream.calls_of(&path(name));
         assert_eq!(calls.len(), 3, "{name}");
-        assert!(calls[1..].iter().all(|call| call.header("idempotency-key") == Some("k1")));
+        assert!(calls[1..].iter().all(|call| call.header("idempotency-key") == Some(name)));
     }
 }
 
@@ -393,6 +393,28 @@ async fn the_upstreams_own_error_is_passed_on() {
         let (_, body, _) = outcome(&node, &upstream, Method::GET, name).await;
         assert_eq!(body["error"], "upstream_error", "{name}");
     }
+}
+
+#[tokio::test]
+async fn an_upstream_that_hangs_holds_up_neither_its_callers_nor_another_upstream() {
+    let (hanging, prompt) = (Upstream::start().await, Upstream::start().await);
+    let gate = Gate::closed();
+    hanging.always([Reply::ok("late").behind(&gate)]);
+    let setup = Setup::new(&hanging).set("upstreams.0.concurrency", 1);
+    let node = setup.add_upstream("other", "/other", &prompt.uri("/")).start().await;
+    // More than are ever taken out of the store at once.
+    let mut tasks = Vec::new();
+    for number in 0..700 {
+        tasks.push(node.submit(node.get(&format!("/{number}?async=true"))).await);
+    }
+    let other = node.submit(node.call(Method::GET, "/other/x?async=true")).await;
+    node.finished(&other).await;
+    assert_eq!(hanging.peak(), 1);
+    gate.open();
+    for task in &tasks {
+        node.finished(task).await;
+    }
+    assert_eq!(hanging.calls().len(), 700);
 }
 
 #[tokio::test]

@@ -122,7 +122,7 @@ async fn a_body_arrives_at_the_upstream_byte_for_byte() {
     let upstream = Upstream::start().await;
     let node = Setup::new(&upstream).set("server.max_body_bytes", "16MB").start().await;
     let all_bytes: Vec<u8> = (0..=255).collect();
-    for size in [0, 1, 255, 65_536, 262_144, 262_145, 9_000_000] {
+    for size in [0, 1, 255, 65_536, 262_144, 262_145, 524_288, 9_000_000] {
         let body: Vec<u8> = all_bytes.iter().copied().cycle().take(size).collect();
         let call = node.post("/upload?async=true").header("content-type", "application/x-things; v=1");
         let call = call.header("content-length", &size.to_string());

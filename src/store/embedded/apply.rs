@@ -5,14 +5,15 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::cancel;
 use super::claim::new_lease;
 use super::inbox::Operation;
 use crate::clock::Timestamp;
-use crate::id::Seq;
+use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
 use crate::seal::Sealed;
 use crate::store::{
-    Announce, AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, NewResult, NewTask, Settled,
+    Accepted, Announce, AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, NewResult, NewTask, Settled,
 };
 use crate::task::FinalStatus;
 
@@ -23,6 +24,21 @@ pub(super) struct Effect {
     pub task_due: Option<(i64, Timestamp)>,
     pub delivery_due: Option<Timestamp>,
     pub finished: bool,
+    /// A lease that ended because its task was cancelled, with the lane's upstream id.
+    pub cancelled: Option<(i64, Seq, LeaseToken)>,
+}
+
+/// Whether the task's idempotency key is there already, written earlier or earlier in this transaction.
+pub(super) fn known(connection: &Connection, task: &NewTask) -> rusqlite::Result<Option<Accepted>> {
+    let Some(repeatable) = &task.repeatable else { return Ok(None) };
+    connection
+        .prepare_cached("SELECT call_hash, task_id FROM idempotency WHERE key_hash = ?1")?
+        .query_row([&repeatable.key], |row| {
+            let same = row.get::<_, [u8; 32]>(0)? == repeatable.call;
+            let id = TaskId::from_bytes(row.get(1)?);
+            Ok(if same { Accepted::Before(id) } else { Accepted::OtherCall })
+        })
+        .optional()
 }
 
 /// accept: the task, its request and its state. With a lease it is handed off, else it rests, due now.
@@ -66,6 +82,13 @@ pub(super) fn accept(
              VALUES (?1, ?2, ?3, ?4, ?5, 0, 0)",
         )?
         .execute(params![seq, upstream, task.now.0, task.deadline.0, lease.map_or(0, LeaseToken::as_i64)])?;
+    if let Some(repeatable) = &task.repeatable {
+        connection
+            .prepare_cached(
+                "INSERT INTO idempotency (seq, key_hash, call_hash, task_id) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![seq, repeatable.key, repeatable.call, task.id.as_bytes()])?;
+    }
     Ok(())
 }
 
@@ -74,7 +97,8 @@ pub(super) fn operation(
     operation: &Operation,
 ) -> rusqlite::Result<(Settled, Effect)> {
     match operation {
-        Operation::Started { seq, lease, number, .. } => started(connection, *seq, *lease, *number),
+        Operation::Started { seq, lease, number, at, .. } => started(connection, *seq, *lease, *number, *at),
+        Operation::Cancel { seq, now, .. } => cancel::cancel(connection, *seq, *now),
         Operation::SettleAttempt { seq, lease, record, end, .. } => {
             settle_attempt(connection, *seq, *lease, record.as_ref(), end)
         }
@@ -109,10 +133,11 @@ fn started(
     seq: Seq,
     lease: LeaseToken,
     number: u32,
+    at: Timestamp,
 ) -> rusqlite::Result<(Settled, Effect)> {
     let changed = connection
-        .prepare_cached("UPDATE state SET started = ?3 WHERE seq = ?1 AND lease = ?2")?
-        .execute(params![seq.0, lease.as_i64(), number])?;
+        .prepare_cached("UPDATE state SET started = ?3, started_at = ?4 WHERE seq = ?1 AND lease = ?2")?
+        .execute(params![seq.0, lease.as_i64(), number, at.0])?;
     Ok(settled(changed, Effect::default()))
 }
 
@@ -155,42 +180,46 @@ fn settle_attempt(
             Ok((Settled::Done(None), Effect { task_due: Some((upstream, *due_at)), ..Effect::default() }))
         }
         AttemptEnd::Final { result, announce } => {
-            let attempts: Option<u32> = connection
-                .prepare_cached("DELETE FROM state WHERE seq = ?1 AND lease = ?2 RETURNING attempts")?
-                .query_row(params![seq.0, lease.as_i64()], |row| row.get(0))
-                .optional()?;
-            let Some(attempts) = attempts else { return Ok((Settled::Lost, Effect::default())) };
+            let changed = connection
+                .prepare_cached("DELETE FROM state WHERE seq = ?1 AND lease = ?2")?
+                .execute(params![seq.0, lease.as_i64()])?;
+            if changed != 1 {
+                return Ok((Settled::Lost, Effect::default()));
+            }
             write_record(connection, seq, 0, record)?;
             erase_request(connection, seq)?;
-            write_result(connection, seq, result, attempts)?;
+            let is_first_attempt = result.attempts <= u32::from(record.is_some());
+            write_result(connection, seq, result, is_first_attempt)?;
             announce_result(connection, seq, result, *announce)
         }
     }
 }
 
 /// The access token, the headers and the body are needed no more.
-fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
+pub(super) fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
+    // Two statements: one with RETURNING builds a temporary table for its row.
     let chunks: Option<u32> = connection
-        .prepare_cached("DELETE FROM request WHERE seq = ?1 RETURNING chunks")?
+        .prepare_cached("SELECT chunks FROM request WHERE seq = ?1")?
         .query_row([seq.0], |row| row.get(0))
         .optional()?;
+    connection.prepare_cached("DELETE FROM request WHERE seq = ?1")?.execute([seq.0])?;
     if chunks.is_some_and(|chunks| chunks > 1) {
         connection.prepare_cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 0")?.execute([seq.0])?;
     }
     Ok(())
 }
 
-fn write_result(
+pub(super) fn write_result(
     connection: &Connection,
     seq: Seq,
     result: &NewResult,
-    earlier_attempts: u32,
+    is_first_attempt: bool,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO result (seq, succeeded, finished_at, attempts, upstream_status, headers, body, chunks,
-                                 length, failure, reason, effect_unknown, error)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                                 length, failure, reason, effect_unknown, error, sent_at, bytes_sent, cause)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         )?
         .execute(params![
             seq.0,
@@ -206,8 +235,11 @@ fn write_result(
             result.failure.map(|failure| failure.reason.as_str()),
             result.failure.is_some_and(|failure| failure.effect_unknown),
             result.error.as_ref().map(Sealed::as_stored),
+            result.unanswered.map(|sent| sent.sent_at.0),
+            result.unanswered.and_then(|sent| i64::try_from(sent.bytes_sent?).ok()),
+            result.unanswered.map(|sent| sent.cause.as_str()),
         ])?;
-    if earlier_attempts > 0 || result.staged > 0 || result.failure.is_some() {
+    if !is_first_attempt || result.staged > 0 || result.failure.is_some() {
         // An earlier attempt, a body that was dropped, or an answer that broke off may have staged more
         // than this result has; retention would never find it.
         connection
@@ -218,26 +250,32 @@ fn write_result(
 }
 
 /// The delivery is owed from the same commit on as the result exists.
-fn announce_result(
+pub(super) fn announce_result(
     connection: &Connection,
     seq: Seq,
     result: &NewResult,
     announce: Announce,
 ) -> rusqlite::Result<(Settled, Effect)> {
-    let lease = match announce {
-        Announce::Nobody => {
-            return Ok((Settled::Done(None), Effect { finished: true, ..Effect::default() }));
+    let (lease, delivery_due) = match announce {
+        Announce::Nobody => (None, None),
+        // Whoever has the message at hand knows that there is a webhook URI.
+        Announce::Now => {
+            let lease = new_lease();
+            connection
+                .prepare_cached("INSERT INTO delivery (seq, due_at, lease, tries) VALUES (?1, ?2, ?3, 0)")?
+                .execute(params![seq.0, result.finished_at.0, lease.as_i64()])?;
+            (Some(lease), None)
         }
-        Announce::Now => Some(new_lease()),
-        Announce::Later => None,
+        Announce::Later => {
+            connection
+                .prepare_cached(
+                    "INSERT INTO delivery (seq, due_at, lease, tries)
+                     SELECT seq, ?2, 0, 0 FROM task WHERE seq = ?1 AND webhook_uri IS NOT NULL",
+                )?
+                .execute(params![seq.0, result.finished_at.0])?;
+            (None, Some(result.finished_at))
+        }
     };
-    connection
-        .prepare_cached(
-            "INSERT INTO delivery (seq, due_at, lease, tries)
-             SELECT seq, ?2, ?3, 0 FROM task WHERE seq = ?1 AND webhook_uri IS NOT NULL",
-        )?
-        .execute(params![seq.0, result.finished_at.0, lease.map_or(0, LeaseToken::as_i64)])?;
-    let delivery_due = lease.is_none().then_some(result.finished_at);
     Ok((Settled::Done(lease), Effect { delivery_due, finished: true, ..Effect::default() }))
 }
 

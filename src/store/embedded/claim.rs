@@ -10,7 +10,7 @@ use crate::store::{ReadyDelivery, ReadyTask};
 use super::open::NEVER;
 
 // claim_tasks
-const DUE_TASKS: &str = "SELECT seq, attempts, started, deadline FROM state
+const DUE_TASKS: &str = "SELECT seq, attempts, started, deadline, started_at FROM state
     WHERE lease = 0 AND upstream = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3";
 const NEXT_TASK: &str = "SELECT min(due_at) FROM state WHERE lease = 0 AND upstream = ?1";
 // claim_deliveries
@@ -35,6 +35,7 @@ pub(super) fn tasks(
             attempts: row.get(1)?,
             started: row.get(2)?,
             deadline: Timestamp(row.get(3)?),
+            started_at: Timestamp(row.get(4)?),
             carried: None,
         });
     }
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn every_claim_is_answered_by_its_index() {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(include_str!("../../../migrations/embedded/0001_initial.sql")).unwrap();
+        connection.execute_batch(&super::super::open::MIGRATIONS.concat()).unwrap();
         for (sql, index) in [
             (DUE_TASKS, "state_due"),
             (NEXT_TASK, "state_due"),

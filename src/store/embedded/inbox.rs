@@ -13,7 +13,9 @@ use crate::clock::Timestamp;
 use crate::id::Seq;
 use crate::lease::LeaseToken;
 use crate::seal::Sealed;
-use crate::store::{AttemptEnd, AttemptRecord, DeliveryEnd, LaneId, NewTask, Purged, Settled, StoreError};
+use crate::store::{
+    Accepted, AttemptEnd, AttemptRecord, Cutoffs, DeliveryEnd, LaneId, NewTask, Purged, Settled, StoreError,
+};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -23,12 +25,13 @@ const ACCEPTS_MAX: usize = 8_192;
 /// Settles and the like. Their number is bounded by the work in flight; this only guards a defect.
 const OPERATIONS_MAX: usize = 65_536;
 
-/// A change under a lease.
+/// A change to a task or delivery that is there already.
 pub(super) enum Operation {
     Started {
         seq: Seq,
         lease: LeaseToken,
         number: u32,
+        at: Timestamp,
         reply: Reply<Settled>,
     },
     SettleAttempt {
@@ -64,17 +67,22 @@ pub(super) enum Operation {
         data: Arc<Sealed>,
         reply: Reply<Settled>,
     },
+    /// Whoever holds the lease.
+    Cancel {
+        seq: Seq,
+        now: Timestamp,
+        reply: Reply<Settled>,
+    },
 }
 
 pub(super) struct Accept {
     pub task: Box<NewTask>,
-    pub reply: Reply<()>,
+    pub reply: Reply<Accepted>,
 }
 
 /// One retention transaction.
 pub(super) struct Purge {
-    pub results_before: Timestamp,
-    pub tasks_before: Timestamp,
+    pub before: Cutoffs,
     pub rows: u64,
     pub reply: Reply<Purged>,
 }
@@ -160,7 +168,12 @@ impl Inbox {
         Ok(())
     }
 
-    pub fn push_accept(&self, lane: LaneId, task: Box<NewTask>, reply: Reply<()>) -> Result<(), StoreError> {
+    pub fn push_accept(
+        &self,
+        lane: LaneId,
+        task: Box<NewTask>,
+        reply: Reply<Accepted>,
+    ) -> Result<(), StoreError> {
         let mut waiting = self.lock();
         if waiting.phase == Phase::Closing {
             return Err(StoreError::Unavailable);
@@ -169,8 +182,13 @@ impl Inbox {
         if queue.len() >= ACCEPTS_MAX {
             return Err(StoreError::Full);
         }
+        // A writer that sleeps beside a queue that is not empty holds its calls back: one more of them
+        // changes nothing, and waking it for each would cost more than accepting it.
+        let changes_nothing = !queue.is_empty();
         queue.push_back(Accept { task, reply });
-        self.signal(waiting);
+        if !changes_nothing {
+            self.signal(waiting);
+        }
         Ok(())
     }
 

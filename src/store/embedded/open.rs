@@ -29,7 +29,10 @@ use crate::store::{Lane, Load, Ready};
 /// Marks a SQLite file as ours (`PRAGMA application_id`).
 const APPLICATION_ID: i32 = 0x5267_426B;
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/embedded/0001_initial.sql")];
+pub(super) const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/embedded/0001_initial.sql"),
+    include_str!("../../../migrations/embedded/0002_repeat_and_cancel.sql"),
+];
 
 /// Proves that the key file fits the store.
 const KEY_CHECK: &[u8] = b"ringback key check";
@@ -68,6 +71,8 @@ pub enum OpenError {
     NotAStore(PathBuf),
     #[error("the store {0} was written by a newer version; run that version")]
     Newer(PathBuf),
+    #[error("cannot lock the store {path}: {source}")]
+    Lock { path: PathBuf, source: io::Error },
     #[error("cannot open the store {path}: {source}")]
     Database { path: PathBuf, source: rusqlite::Error },
 }
@@ -86,7 +91,7 @@ impl Store {
 
         let database_error = |source| OpenError::Database { path: path.clone(), source };
         let database_lock = lock(&beside(&path, ".lock"))
-            .map_err(|source| OpenError::DataDir { path: path.clone(), source })?
+            .map_err(|source| OpenError::Lock { path: path.clone(), source })?
             .ok_or_else(|| OpenError::InUse(path.clone()))?;
         let mut connection = connect(&path).map_err(database_error)?;
         // Before anything that could change a file of somebody else.
@@ -109,6 +114,7 @@ impl Store {
                     name: name.clone(),
                     ready: Ready::new(options.ready_capacity, Arc::clone(&nudge)),
                     load: Arc::new(Load::default()),
+                    cancellations: Arc::default(),
                 })
             })
             .collect();

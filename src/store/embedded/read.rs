@@ -16,10 +16,10 @@ use crate::task::{FinalStatus, Progress};
 const FIND: &str = "
     SELECT state.seq IS NOT NULL, result.succeeded, result.attempts, result.upstream_status, result.headers,
            result.body, result.chunks, result.length, result.failure, result.reason, result.effect_unknown,
-           result.error, state.attempts, state.due_at
+           result.error, result.sent_at, result.bytes_sent, result.cause, state.attempts, state.due_at
     FROM task
     LEFT JOIN state ON state.seq = task.seq
-    LEFT JOIN result ON result.seq = task.seq
+    LEFT JOIN result ON result.seq = task.seq AND result.erased = 0
     WHERE task.seq = ?1 AND task.task_id = ?2 AND task.credentials_id = ?3
       AND task.upstream = (SELECT id FROM upstream WHERE name = ?4)";
 
@@ -48,7 +48,7 @@ impl Store {
                     .query_row(params![seq, bytes, credentials_id, upstream], |row| {
                         let waiting: bool = row.get(0)?;
                         let waits =
-                            if waiting { Some((row.get(12)?, Timestamp(row.get(13)?))) } else { None };
+                            if waiting { Some((row.get(15)?, Timestamp(row.get(16)?))) } else { None };
                         Ok((waits, stored_result(row)?))
                     })
                     .optional()
@@ -188,6 +188,9 @@ fn stored_result(row: &Row<'_>) -> rusqlite::Result<Option<StoredResult>> {
         reason: row.get(9)?,
         effect_unknown: row.get(10)?,
         error: row.get::<_, Option<_>>(11)?.map(Sealed::from_stored),
+        sent_at: row.get::<_, Option<_>>(12)?.map(Timestamp),
+        bytes_sent: row.get::<_, Option<i64>>(13)?.and_then(|bytes| u64::try_from(bytes).ok()),
+        cause: row.get(14)?,
     }))
 }
 

@@ -1,4 +1,4 @@
-//! What one retention transaction removes: results first, then whole tasks.
+//! What one retention transaction removes: results first, then whole tasks, then idempotency keys.
 //!
 //! Never the result of a task whose delivery is still owed: the receiver will come for it.
 
@@ -13,11 +13,27 @@ const ROWS_A_TASK: u64 = 40;
 
 pub(super) fn purge(connection: &Connection, purge: &Purge) -> rusqlite::Result<Purged> {
     let mut purged = Purged::default();
+    erased(connection, purge, &mut purged)?;
     results(connection, purge, &mut purged)?;
     if purged.rows + ROWS_A_TASK <= purge.rows {
         tasks(connection, purge, &mut purged)?;
     }
+    keys(connection, purge, &mut purged)?;
     Ok(purged)
+}
+
+/// Results erased on demand whose delivery is no longer owed: nobody will ask for what is left of them.
+fn erased(connection: &Connection, purge: &Purge, purged: &mut Purged) -> rusqlite::Result<()> {
+    let removed = connection
+        .prepare_cached(
+            "DELETE FROM result WHERE seq IN
+               (SELECT seq FROM result WHERE erased = 1
+                  AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.seq = result.seq) LIMIT ?1)",
+        )?
+        .execute([sql_limit(purge.rows)])?;
+    purged.results = removed as u64;
+    purged.rows = purged.results;
+    Ok(())
 }
 
 /// Keys grow with acceptance and a task ends after it: no row from the cutoff on can be old enough.
@@ -28,9 +44,9 @@ fn results(connection: &Connection, purge: &Purge, purged: &mut Purged) -> rusql
            AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.seq = result.seq)
          ORDER BY seq LIMIT ?3",
     )?;
-    let before = Seq::first_at(purge.results_before).0;
+    let before = Seq::first_at(purge.before.results).0;
     let found: Vec<(i64, u32)> = select
-        .query_map(params![before, purge.results_before.0, sql_limit(purge.rows)], |row| {
+        .query_map(params![before, purge.before.results.0, sql_limit(purge.rows - purged.rows)], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })?
         .collect::<Result<_, _>>()?;
@@ -59,7 +75,7 @@ fn tasks(connection: &Connection, purge: &Purge, purged: &mut Purged) -> rusqlit
            AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.seq = task.seq)
          ORDER BY seq LIMIT ?2",
     )?;
-    let before = Seq::first_at(purge.tasks_before).0;
+    let before = Seq::first_at(purge.before.tasks).0;
     let found: Vec<i64> = select
         .query_map(params![before, sql_limit(purge.rows)], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
@@ -72,6 +88,19 @@ fn tasks(connection: &Connection, purge: &Purge, purged: &mut Purged) -> rusqlit
         purged.tasks += 1;
         purged.rows += 1 + attempts as u64;
     }
+    Ok(())
+}
+
+fn keys(connection: &Connection, purge: &Purge, purged: &mut Purged) -> rusqlite::Result<()> {
+    let room = purge.rows.saturating_sub(purged.rows);
+    let removed = connection
+        .prepare_cached(
+            "DELETE FROM idempotency
+             WHERE seq IN (SELECT seq FROM idempotency WHERE seq < ?1 ORDER BY seq LIMIT ?2)",
+        )?
+        .execute(params![Seq::first_at(purge.before.keys).0, sql_limit(room)])?;
+    purged.keys = removed as u64;
+    purged.rows += purged.keys;
     Ok(())
 }
 

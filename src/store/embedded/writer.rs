@@ -22,8 +22,9 @@ use super::open::{NEVER, OpenOptions, Recovered};
 use super::retention;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
+use crate::id::Seq;
 use crate::lease::LeaseToken;
-use crate::store::{Lane, Ready, ReadyDelivery, ReadyTask, Settled, StoreError};
+use crate::store::{Accepted, Lane, Ready, ReadyDelivery, ReadyTask, Settled, StoreError};
 
 /// Operations in one transaction: bounds how long the last caller of a batch waits for the first.
 const BATCH_MAX: usize = 1_024;
@@ -81,13 +82,15 @@ struct Batch {
 /// What a transaction did, known before the commit and acted on after it.
 struct Applied {
     settled: Vec<Settled>,
-    /// The lease of each accept that is handed off.
-    leases: Vec<Option<LeaseToken>>,
+    /// What became of each accept, with the lease of one that is handed off.
+    accepted: Vec<(Accepted, Option<LeaseToken>)>,
     claimed: Vec<Vec<ReadyTask>>,
     claimed_deliveries: Vec<ReadyDelivery>,
     due: Vec<Timestamp>,
     delivery_due: Timestamp,
     finished: u64,
+    /// Leases whose holders are to be told; the first number is the lane.
+    cancelled: Vec<(usize, Seq, LeaseToken)>,
 }
 
 impl Writer {
@@ -251,12 +254,13 @@ impl Writer {
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut applied = Applied {
             settled: Vec::with_capacity(operations.len()),
-            leases: Vec::with_capacity(accepts.len()),
+            accepted: Vec::with_capacity(accepts.len()),
             claimed: Vec::with_capacity(self.lanes.len()),
             claimed_deliveries: Vec::new(),
             due: self.lanes.iter().map(|lane| lane.due).collect(),
             delivery_due: self.delivery_due,
             finished: 0,
+            cancelled: Vec::new(),
         };
         for operation in operations {
             let (settled, effect) = apply::operation(&tx, operation)?;
@@ -265,6 +269,10 @@ impl Writer {
         }
         let mut room: Vec<usize> = self.lanes.iter().map(|lane| lane.lane.ready.room()).collect();
         for accept in accepts {
+            if let Some(known) = apply::known(&tx, &accept.task)? {
+                applied.accepted.push((known, None));
+                continue;
+            }
             let index = accept.task.lane.0;
             // Behind a backlog it queues up like everybody else.
             let hand_off = self.claiming && room[index] > 0 && applied.due[index] > now;
@@ -275,7 +283,7 @@ impl Writer {
             } else {
                 applied.due[index] = applied.due[index].min(accept.task.now);
             }
-            applied.leases.push(lease);
+            applied.accepted.push((Accepted::New, lease));
         }
         for (index, lane) in self.lanes.iter().enumerate() {
             let mut claimed = Vec::new();
@@ -298,22 +306,29 @@ impl Writer {
         if self.failing_until.take().is_some() {
             tracing::info!("the store writes again");
         }
-        self.unfinished = (self.unfinished + batch.accepts.len() as u64).saturating_sub(applied.finished);
+        let new = applied.accepted.iter().filter(|(accepted, _)| *accepted == Accepted::New).count() as u64;
+        self.unfinished = (self.unfinished + new).saturating_sub(applied.finished);
         self.full.store(self.unfinished >= self.max_queued_tasks, Ordering::Relaxed);
+        for (lane, seq, lease) in applied.cancelled {
+            self.lanes[lane].lane.cancellations.cancel(seq, lease);
+        }
         for (operation, settled) in batch.operations.into_iter().zip(applied.settled) {
             // Whoever asked may have gone; what was written stays true.
             let _ = reply_of(operation).send(Ok(settled));
         }
         let mut ready = applied.claimed;
-        for (mut accept, lease) in batch.accepts.into_iter().zip(applied.leases) {
-            accept.task.accepted.inc();
-            let _ = accept.reply.send(Ok(()));
+        for (mut accept, (accepted, lease)) in batch.accepts.into_iter().zip(applied.accepted) {
+            if accepted == Accepted::New {
+                accept.task.accepted.inc();
+            }
+            let _ = accept.reply.send(Ok(accepted));
             if let Some(lease) = lease {
                 ready[accept.task.lane.0].push(ReadyTask {
                     seq: accept.task.id.seq(),
                     lease,
                     attempts: 0,
                     started: 0,
+                    started_at: Timestamp(0),
                     deadline: accept.task.deadline,
                     carried: accept.task.carried.take(),
                 });
@@ -366,6 +381,11 @@ fn note(applied: &mut Applied, lanes: &[WriterLane], effect: &Effect) {
     {
         applied.due[index] = applied.due[index].min(due_at);
     }
+    if let Some((upstream, seq, lease)) = effect.cancelled
+        && let Some(index) = lanes.iter().position(|lane| lane.upstream == upstream)
+    {
+        applied.cancelled.push((index, seq, lease));
+    }
     if let Some(due_at) = effect.delivery_due {
         applied.delivery_due = applied.delivery_due.min(due_at);
     }
@@ -404,13 +424,15 @@ fn reply_of(operation: Operation) -> super::inbox::Reply<Settled> {
         | Operation::SettleDelivery { reply, .. }
         | Operation::ReleaseTask { reply, .. }
         | Operation::ReleaseDelivery { reply, .. }
-        | Operation::StageChunk { reply, .. } => reply,
+        | Operation::StageChunk { reply, .. }
+        | Operation::Cancel { reply, .. } => reply,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Cutoffs;
     use tokio::sync::oneshot;
 
     #[test]
@@ -418,8 +440,9 @@ mod tests {
         let (inbox, failed) = (Inbox::new(1), CancellationToken::new());
         let purge = || {
             let (reply, answer) = oneshot::channel();
-            let before = Timestamp(0);
-            (Purge { results_before: before, tasks_before: before, rows: 1, reply }, answer)
+            let never = Timestamp(0);
+            let before = Cutoffs { results: never, tasks: never, keys: never };
+            (Purge { before, rows: 1, reply }, answer)
         };
         let (waiting, mut answer) = purge();
         inbox.set_purge(waiting).unwrap();

@@ -1,0 +1,71 @@
+//! Measures a Ringback node against the budget it promises.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use ringback_bench::bench::{Bench, Options};
+
+/// Measures a node: how fast it accepts and finishes, and what it needs for that.
+#[derive(Parser)]
+struct Args {
+    /// Counted seconds of each load.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Also writes the numbers as JSON to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// The node's program; by default the one beside this program.
+    #[arg(long)]
+    ringback: Option<PathBuf>,
+    /// Tasks queued for memory and restart, at least.
+    #[arg(long, default_value_t = 100_000)]
+    queued: u64,
+    /// Finished tasks kept for the growth phase.
+    #[arg(long, default_value_t = 1_000_000)]
+    finished: u64,
+    /// Seconds to wait for a quiet machine before each load, at most.
+    #[arg(long, default_value_t = 0)]
+    quiet: u64,
+    /// Phases to run: accept, life, slow, idle, growth. All by default.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Directory for the data of nodes.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The server that does nothing.
+    #[command(hide = true)]
+    Noop { address: SocketAddr },
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    if let Some(Command::Noop { address }) = args.command {
+        return ringback_bench::noop::serve(address);
+    }
+    let ringback = ringback_bench::node::program(args.ringback)?;
+    let bench = Bench::new(Options {
+        ringback,
+        seconds: args.seconds,
+        queued: args.queued,
+        finished: args.finished,
+        quiet: args.quiet,
+        only: args.only,
+        dir: args.dir,
+    })?;
+    let report = bench.run()?;
+    let met = report.judge();
+    if let Some(path) = args.json {
+        std::fs::write(&path, format!("{:#}\n", report.to_json()))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    anyhow::ensure!(met, "a gate was missed");
+    Ok(())
+}

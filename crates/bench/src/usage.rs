@@ -1,0 +1,89 @@
+//! What a process and the machine used, as the kernel counts it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Clock ticks a second in `/proc`, on every Linux of today.
+const TICKS: u32 = 100;
+
+/// A process, at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    pub cpu: Duration,
+    /// Bytes resident, and bytes of it that no file backs.
+    pub rss: u64,
+    pub anonymous: u64,
+    /// Bytes it caused to be written to disk.
+    pub written: u64,
+}
+
+impl Usage {
+    /// Zeros for a process that is gone.
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let (status, io) = (read("status"), read("io"));
+        Self {
+            cpu: cpu_of(&read("stat")),
+            rss: number_after(&status, "VmRSS:") * 1024,
+            anonymous: number_after(&status, "RssAnon:") * 1024,
+            written: number_after(&io, "write_bytes:"),
+        }
+    }
+}
+
+fn number_after(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// User and system time: fields 14 and 15, counted behind the name, which may hold spaces.
+fn cpu_of(stat: &str) -> Duration {
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+    Duration::from_secs(1) * ticks / TICKS
+}
+
+/// The whole machine, at one moment.
+#[derive(Clone, Copy)]
+pub struct Machine {
+    busy: Duration,
+    at: Instant,
+}
+
+impl Machine {
+    #[must_use]
+    pub fn now() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let line = stat.lines().next().unwrap_or_default();
+        let fields: Vec<u64> =
+            line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+        // user, nice, system, irq, softirq, steal; not idle and iowait.
+        let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|&index| fields.get(index)).sum();
+        Self { busy: Duration::from_millis(busy * 1000 / u64::from(TICKS)), at: Instant::now() }
+    }
+
+    /// Cores busy since `earlier` with anything but `ours`.
+    #[must_use]
+    pub fn foreign_cores(&self, earlier: &Self, ours: Duration) -> f64 {
+        let span = self.at.duration_since(earlier.at).as_secs_f64().max(0.001);
+        let busy = self.busy.saturating_sub(earlier.busy);
+        busy.saturating_sub(ours).as_secs_f64() / span
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_a_name_with_spaces() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 3 0 100 1000 10";
+        assert_eq!(cpu_of(stat), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn this_process_uses_memory() {
+        assert!(Usage::of(std::process::id()).rss > 0);
+    }
+}

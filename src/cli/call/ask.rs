@@ -1,0 +1,177 @@
+//! The call to make, from what was typed. Pure but for the files it names.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use super::CallError;
+use crate::cli::CommandError;
+use crate::cli::remote::{Address, RemoteError, file_error};
+
+/// Unreserved characters (RFC 3986, 2.3) stay as they are.
+const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Headers that hold credentials.
+const EXPOSED: [HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
+
+/// A call ready to be made.
+pub struct Ask {
+    pub method: Method,
+    /// With our own parameters.
+    pub address: Address,
+    pub headers: HeaderMap,
+    pub token: Option<HeaderValue>,
+    pub body: Option<Bytes>,
+}
+
+impl Ask {
+    pub fn new(
+        method: Method,
+        address: &Address,
+        typed: &[String],
+        token: Option<HeaderValue>,
+        body: Option<Bytes>,
+        webhook_uri: Option<&str>,
+    ) -> Result<Self, CommandError> {
+        let mut headers = headers(typed)?;
+        if let Some(token) = &token {
+            headers.insert(header::AUTHORIZATION, token.clone());
+        }
+        if let Some(body) = &body {
+            headers.insert(header::CONTENT_LENGTH, body.len().into());
+            let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+            if is_json && !headers.contains_key(header::CONTENT_TYPE) {
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            }
+        }
+        let token = token.or_else(|| headers.get(header::AUTHORIZATION).cloned());
+        Ok(Self { method, address: asynchronous(address, webhook_uri), headers, token, body })
+    }
+}
+
+/// Adds our own parameters, where the person has not written them.
+fn asynchronous(address: &Address, webhook_uri: Option<&str>) -> Address {
+    let has = |name: &str| {
+        address.query().unwrap_or_default().split('&').any(|piece| {
+            let written = piece.split('=').next().unwrap_or_default();
+            percent_decode_str(written).decode_utf8_lossy() == name
+        })
+    };
+    let mut address = if has("async") { address.clone() } else { address.with_query("async=true") };
+    if let Some(uri) = webhook_uri {
+        address = address.with_query(&format!("webhook_uri={}", utf8_percent_encode(uri, &ENCODED)));
+    }
+    address
+}
+
+fn headers(typed: &[String]) -> Result<HeaderMap, CommandError> {
+    let mut headers = HeaderMap::new();
+    for (number, text) in (1..).zip(typed) {
+        if let Some(path) = text.strip_prefix('@') {
+            for line in read_text(Path::new(path))?.lines().filter(|line| !line.trim().is_empty()) {
+                let (name, value) = header_of(line).ok_or(CallError::Header(number))?;
+                headers.append(name, value);
+            }
+            continue;
+        }
+        let (name, value) = header_of(text).ok_or(CallError::Header(number))?;
+        if EXPOSED.contains(&name) {
+            return Err(CallError::ExposedHeader(name.to_string()).into());
+        }
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+fn header_of(line: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = line.split_once(':')?;
+    Some((name.trim().parse().ok()?, value.trim().parse().ok()?))
+}
+
+fn read_text(path: &Path) -> Result<String, RemoteError> {
+    fs::read_to_string(path).map_err(|source| file_error(path, source))
+}
+
+/// The body named by `-d`.
+pub fn body(data: &str) -> Result<Bytes, RemoteError> {
+    let Some(path) = data.strip_prefix('@') else { return Ok(Bytes::from(data.to_owned())) };
+    if path == "-" {
+        let mut body = Vec::new();
+        let read = std::io::stdin().read_to_end(&mut body);
+        return read.map(|_| body.into()).map_err(|source| file_error(Path::new("standard input"), source));
+    }
+    fs::read(path).map(Bytes::from).map_err(|source| file_error(Path::new(path), source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(url: &str, headers: &[&str], body: Option<&str>) -> Result<Ask, CommandError> {
+        let typed: Vec<String> = headers.iter().map(|&text| text.to_owned()).collect();
+        let token = HeaderValue::from_static("Bearer t");
+        let body = body.map(|body| Bytes::from(body.to_owned()));
+        Ask::new(Method::POST, &Address::parse(url).unwrap(), &typed, Some(token), body, None)
+    }
+
+    fn address(url: &str, webhook_uri: Option<&str>) -> String {
+        let asked = asynchronous(&Address::parse(url).unwrap(), webhook_uri);
+        asked.query().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn the_call_is_made_asynchronous_unless_it_says_so_itself() {
+        assert_eq!(address("http://a/x", None), "async=true");
+        assert_eq!(address("http://a/x?b=c", None), "b=c&async=true");
+        assert_eq!(address("http://a/x?async=TRUE&b", None), "async=TRUE&b");
+        assert_eq!(address("http://a/x?%61sync=true", None), "%61sync=true");
+        assert_eq!(
+            address("http://a/x", Some("http://b/?c=d&e")),
+            "async=true&webhook_uri=http%3A%2F%2Fb%2F%3Fc%3Dd%26e"
+        );
+    }
+
+    #[test]
+    fn a_credential_among_the_arguments_is_refused() {
+        for line in ["Authorization: Bearer t", "authorization:x", "Cookie: a=b"] {
+            let refused = ask("http://a/", &[line], None);
+            assert!(matches!(refused, Err(CommandError::Call(CallError::ExposedHeader(_)))), "{line}");
+        }
+    }
+
+    #[test]
+    fn headers_may_come_from_a_file_credentials_included() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("headers");
+        fs::write(&file, "X-Key: k\n\nCookie: a=b\n").unwrap();
+        let ask = ask("http://a/", &[&format!("@{}", file.display()), "X-Tag:  one "], None).unwrap();
+        assert_eq!(
+            (&ask.headers["x-key"], &ask.headers["cookie"]),
+            (&"k".parse().unwrap(), &"a=b".parse().unwrap())
+        );
+        assert_eq!(ask.headers["x-tag"], "one");
+    }
+
+    #[test]
+    fn a_line_that_is_no_header_is_named_by_its_number() {
+        for bad in ["no colon", "a b: c", ": x"] {
+            let refused = ask("http://a/", &["X-Good: 1", bad], None);
+            assert!(matches!(refused, Err(CommandError::Call(CallError::Header(2)))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_json_body_says_so_unless_it_is_called_something_else() {
+        assert_eq!(
+            ask("http://a/", &[], Some("{\"a\":1}")).unwrap().headers["content-type"],
+            "application/json"
+        );
+        assert!(!ask("http://a/", &[], Some("a=b")).unwrap().headers.contains_key("content-type"));
+        let named = ask("http://a/", &["Content-Type: text/plain"], Some("{}")).unwrap();
+        assert_eq!(named.headers["content-type"], "text/plain");
+    }
+}
