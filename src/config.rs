@@ -30,7 +30,7 @@ pub use server::ServerConfig;
 pub use sources::{Flag, Sources};
 pub use store::StoreConfig;
 pub use upstream::{CorsConfig, HeadersConfig, IdentityConfig, IdentityMode, RetryConfig, UpstreamConfig};
-pub use webhooks::WebhooksConfig;
+pub use webhooks::{SignatureScheme, WebhooksConfig};
 
 use serde::Deserialize;
 
@@ -105,6 +105,9 @@ impl Config {
         }
         if self.webhooks.allow_http {
             said.push(String::from("webhooks may be sent over http, readable on their way"));
+        }
+        if self.webhooks.signatures.is_empty() {
+            said.push(String::from("webhooks are not signed: receivers cannot know who sent them"));
         }
         said
     }

@@ -37,6 +37,7 @@ pub mod cors;
 pub mod forwarded;
 pub mod framing;
 pub mod hop;
+pub mod jwks;
 pub mod listener;
 pub mod path;
 pub mod prefer;
@@ -102,6 +103,7 @@ pub struct Gateway {
     pub ring: KeyRing,
     pub clock: Clock,
     pub rules: Arc<Rules>,
+    pub jwks: jwks::Jwks,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
     pub buffer: Arc<Semaphore>,
     pub repeats: Repeats,
@@ -160,6 +162,15 @@ impl Gateway {
         peer: Peer,
     ) -> Result<Answer, Refusal> {
         target::judge(&request, self.server.max_uri_bytes)?;
+        if request.uri().path() == self.jwks.path {
+            let answer = self.jwks.answer(request.method(), request.headers(), self.clock.wall());
+            return Ok(Answer::Ours(answer.unwrap_or_else(|refusal| {
+                self.metrics.refused(refusal.code());
+                let mut response = own(refusal.into_response());
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                response
+            })));
+        }
         let route = route.ok_or(Refusal::NoUpstream)?;
         let is_preflight = cors::is_preflight(request.method(), request.headers());
         if is_preflight {

@@ -19,6 +19,7 @@
 //! | [`identity`] | from an access token to a credentials id |
 //! | [`guard`] | which addresses a webhook may be sent to |
 //! | [`seal`] | what is encrypted at rest, and with which key |
+//! | [`signing`] | the node's webhook keys, and what receivers may know of them |
 //! | [`header_block`] | a header section as one value to seal |
 //! | [`watch`] | wakes whoever waits for a task to change |
 //! | [`telemetry`] | logs and metrics: the names of both |
@@ -47,6 +48,7 @@ pub mod pace;
 pub mod seal;
 pub mod secret;
 pub mod service;
+pub mod signing;
 pub mod store;
 pub mod task;
 pub mod telemetry;

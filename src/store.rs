@@ -26,7 +26,10 @@ use crate::seal::{Sealed, TaskKey};
 use crate::task::{FinalStatus, Progress};
 
 pub use cancellations::{Cancellations, TakenUp};
-pub use embedded::{OpenError, OpenOptions, RunningGuard, Store};
+pub use embedded::{
+    Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
+    change_signing_keys, signing_keys,
+};
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
 
 /// Why an operation had no effect.

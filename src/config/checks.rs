@@ -118,6 +118,9 @@ fn webhooks(findings: &mut Findings, webhooks: &WebhooksConfig) {
     findings.timeout("webhooks.timeout", webhooks.timeout);
     findings.at_once("webhooks.concurrency", webhooks.concurrency);
     findings.at_once("webhooks.per_host_concurrency", webhooks.per_host_concurrency);
+    if let Some(why) = syntax::path_fault(&webhooks.jwks_path) {
+        findings.add("webhooks.jwks_path", ConfigError::JwksPathInvalid(why));
+    }
     for host in &webhooks.allow_hosts {
         let error = || ConfigError::WebhookHostInvalid(host.clone());
         findings.add_if(!syntax::is_host_name(host), "webhooks.allow_hosts", error);

@@ -8,10 +8,12 @@ mod apply;
 mod cancel;
 mod claim;
 mod inbox;
+mod offline;
 mod open;
 mod read;
 mod reader;
 mod retention;
+mod signing;
 mod writer;
 
 use std::collections::HashMap;
@@ -33,7 +35,8 @@ use crate::seal::Sealed;
 use inbox::{Inbox, Operation};
 use reader::Readers;
 
-pub use open::{OpenError, OpenOptions};
+pub use offline::{Erased, Files, OfflineStore, change_signing_keys, signing_keys};
+pub use open::{NodeSecrets, OpenError, OpenOptions};
 
 /// A handle to the store; clones share it.
 #[derive(Clone)]

@@ -306,6 +306,18 @@ fn a_webhook_host_is_a_name() {
 }
 
 #[test]
+fn the_key_set_has_a_path_and_signatures_a_known_scheme() {
+    for path in ["", "keys", "/", "/a/../b", "/a?b"] {
+        code(&format!("[webhooks]\njwks_path = \"{path}\"\n"), "jwks_path_invalid");
+    }
+    accepted("[webhooks]\njwks_path = \"/keys\"\nsignatures = [\"v1a\"]\n");
+    code("[webhooks]\nsignatures = [\"V1\"]\n", "bad_value");
+    let text = "[[upstreams]]\nurl = \"http://a\"\n[webhooks]\nsignatures = []\n";
+    let unsigned = Config::from_toml(text).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(unsigned.relaxations().iter().any(|said| said.contains("not signed")));
+}
+
+#[test]
 fn contradictions_are_reported_together() {
     let errors = refused("timeout = \"0s\"\nconcurrency = 0\n[retention]\ntasks = \"1h\"\n");
     assert!(errors.codes().eq(["timeout_zero", "limit_out_of_range", "retention_order"]), "{errors}");
