@@ -228,7 +228,7 @@ fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// As [`print`], each line with its end.
+/// As [`print()`], each line with its end.
 fn print_lines(lines: &[String]) -> io::Result<()> {
     print(&(lines.join("\n") + "\n"))
 }
