@@ -15,10 +15,12 @@ use crate::gateway::{Gateway, Route, Routes, cors::Cors, repeat::Repeats, submit
 use crate::guard::Rules;
 use crate::identity::{Fetch, FetchError, Identity};
 use crate::outcome::{NoAnswer, RetryPolicy};
+use crate::pace::Pace;
 use crate::store::{LaneId, OpenOptions, Store};
 use crate::task::PublicUris;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
+use crate::watch::Watches;
 use crate::webhook::WebhookSender;
 use crate::worker::{Bench, Worker, Workshop};
 
@@ -61,6 +63,7 @@ impl Node {
             let uris = PublicUris::new(&config.server.public_url, &upstream.prefix, &upstream.results_path);
             let metrics = metrics.upstream(&upstream.name);
             let client = Arc::new(Upstream::new(upstream)?);
+            let pace = Arc::new(Pace::default());
             benches.push(Bench {
                 lane: Arc::clone(&store.lanes()[index]),
                 upstream: Arc::clone(&client),
@@ -70,6 +73,7 @@ impl Node {
                 concurrency: upstream.concurrency,
                 uris: uris.clone(),
                 metrics: metrics.clone(),
+                pace: Arc::clone(&pace),
             });
             routes.push(Route {
                 cors: Cors::new(&upstream.cors),
@@ -79,9 +83,11 @@ impl Node {
                 lane: LaneId(index),
                 uris,
                 metrics,
+                pace,
             });
         }
         let webhooks = &config.webhooks;
+        let watches = Arc::new(Watches::new(config.server.max_waiters));
         let workshop = Workshop {
             store: store.clone(),
             ring: ring.clone(),
@@ -92,6 +98,7 @@ impl Node {
             delivery_backoff: Backoff::new(webhooks.delays.clone(), webhooks.jitter),
             delivery_metrics: metrics.deliveries(),
             delivery_permits: Workshop::delivery_permits(webhooks.concurrency, webhooks.per_host_concurrency),
+            watches: Arc::clone(&watches),
         };
         let gateway = Gateway {
             routes: Routes::new(routes),
@@ -103,6 +110,7 @@ impl Node {
             buffer: Arc::new(Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes))),
             repeats: Repeats::new(&fingerprint_key),
             metrics: Arc::clone(&metrics),
+            watches,
         };
         let worker = Worker::start(Arc::new(workshop));
         Ok(Self { store, worker, gateway: Arc::new(gateway), metrics, clock })

@@ -13,6 +13,11 @@ use super::*;
 use crate::clock::Clock;
 use crate::outcome::{FailureCode, Reason};
 use crate::seal::KeyRing;
+use crate::task::Status;
+
+mod cancelling;
+mod opening;
+mod repeats;
 
 struct Opened {
     store: Store,
@@ -123,17 +128,17 @@ async fn an_accepted_task_is_queued_for_its_owner_alone_and_handed_off() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());
     let id = opened.accept().await;
-    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Status::Queued))));
+    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Progress { status: Status::Queued, .. }))));
     for (upstream, credentials_id) in [("bank", "john"), ("other", "jane"), ("nowhere", "jane")] {
         assert!(opened.store.find(Some(id), upstream, credentials_id).await.unwrap().is_none());
     }
     assert!(opened.store.find(None, "bank", "jane").await.unwrap().is_none());
     let task = opened.next().await;
     assert_eq!((task.seq, task.attempts, task.started), (id.seq(), 0, 0));
-    let running = opened.store.running(task.seq);
-    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Status::Running))));
+    let running = opened.store.running(task.seq, 1);
+    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Progress { status: Status::Running, .. }))));
     drop(running);
-    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Status::Queued))));
+    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Progress { status: Status::Queued, .. }))));
 }
 
 #[tokio::test]
@@ -353,264 +358,4 @@ async fn one_retention_transaction_removes_no_more_rows_than_allowed() {
         removed += purged.results;
     }
     assert_eq!(removed, 5);
-}
-
-#[test]
-fn a_store_in_use_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    assert!(matches!(Store::open(&options(dir.path())), Err(OpenError::InUse(_))));
-    opened.store.close();
-    assert!(Store::open(&options(dir.path())).is_ok());
-}
-
-#[test]
-fn a_database_in_use_is_refused_whatever_the_data_directory() {
-    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let opened = open(dir.path());
-    std::fs::copy(dir.path().join("ringback.keys"), other.path().join("ringback.keys")).unwrap();
-    let database = Some(dir.path().join("ringback.db"));
-    let elsewhere = || OpenOptions { database: database.clone(), ..options(other.path()) };
-    assert!(matches!(Store::open(&elsewhere()), Err(OpenError::InUse(_))));
-    opened.store.close();
-    assert!(Store::open(&elsewhere()).is_ok());
-}
-
-/// Opens, expects a refusal, and checks that the database file was not touched.
-fn refused(dir: &Path) -> OpenError {
-    let database = dir.join("ringback.db");
-    let before = std::fs::read(&database).unwrap();
-    let error = Store::open(&options(dir)).map(|_| ()).unwrap_err();
-    assert_eq!(std::fs::read(&database).unwrap(), before, "{error}");
-    error
-}
-
-#[test]
-fn a_wrong_or_missing_key_is_refused_and_touches_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    open(dir.path()).store.close();
-    let keys = dir.path().join("ringback.keys");
-    let good = std::fs::read(&keys).unwrap();
-    std::fs::write(&keys, "1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n").unwrap();
-    assert!(matches!(refused(dir.path()), OpenError::WrongKey(_)));
-    std::fs::remove_file(&keys).unwrap();
-    assert!(matches!(refused(dir.path()), OpenError::KeyFile(_)));
-    assert!(!keys.exists(), "no key is made for a store that has one");
-    std::fs::write(&keys, good).unwrap();
-    assert!(Store::open(&options(dir.path())).is_ok());
-}
-
-#[test]
-fn a_foreign_a_newer_and_a_damaged_file_are_refused_and_left_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    open(dir.path()).store.close();
-    let database = dir.path().join("ringback.db");
-    let set = |pragma: &str| {
-        let connection = rusqlite::Connection::open(&database).unwrap();
-        connection.execute_batch(&format!("PRAGMA {pragma}; PRAGMA wal_checkpoint(TRUNCATE);")).unwrap();
-    };
-    set("user_version = 99");
-    assert!(matches!(refused(dir.path()), OpenError::Newer(_)));
-    set("application_id = 7");
-    assert!(matches!(refused(dir.path()), OpenError::NotAStore(_)));
-    std::fs::remove_file(&database).unwrap();
-    let foreign = rusqlite::Connection::open(&database).unwrap();
-    foreign.execute_batch("CREATE TABLE somebody (elses INTEGER)").unwrap();
-    drop(foreign);
-    assert!(matches!(refused(dir.path()), OpenError::NotAStore(_)));
-    std::fs::write(&database, [7; 9000]).unwrap();
-    assert!(matches!(refused(dir.path()), OpenError::Database { .. }));
-}
-
-fn with_key(opened: &Opened, call: u8) -> NewTask {
-    NewTask { repeatable: Some(Box::new(Repeatable { key: [1; 32], call: [call; 32] })), ..opened.task() }
-}
-
-#[tokio::test]
-async fn calls_with_one_key_in_one_batch_make_one_task() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    let tasks: Vec<_> = (0..4).map(|_| with_key(&opened, 2)).collect();
-    let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
-    let accepted = futures_util::future::join_all(tasks.into_iter().map(|task| opened.store.accept(task)));
-    let accepted: Vec<_> = accepted.await.into_iter().map(Result::unwrap).collect();
-    assert_eq!(accepted[0], Accepted::New);
-    assert!(accepted[1..].iter().all(|accepted| *accepted == Accepted::Before(ids[0])), "{accepted:?}");
-    assert_eq!(opened.store.accept(with_key(&opened, 3)).await.unwrap(), Accepted::OtherCall);
-    assert_eq!(opened.store.numbers().await.unwrap().unfinished, 1);
-    assert!(!opened.store.is_full(), "repeats take no place");
-}
-
-#[tokio::test]
-async fn a_key_outlives_its_task_and_ends_with_its_own_retention() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    let first = with_key(&opened, 2);
-    let id = first.id;
-    opened.store.accept(first).await.unwrap();
-    let task = opened.next().await;
-    opened.finish(&task, Announce::Nobody).await;
-    let later = opened.clock.steady().after(Duration::from_hours(1));
-    opened.store.purge(before(later, later), 500).await.unwrap();
-    assert!(opened.find(id).await.is_none());
-    assert_eq!(opened.store.accept(with_key(&opened, 2)).await.unwrap(), Accepted::Before(id));
-    let purged = opened.store.purge(Cutoffs { keys: later, ..before(later, later) }, 500).await.unwrap();
-    assert_eq!((purged.keys, purged.rows), (1, 1));
-    assert_eq!(opened.store.accept(with_key(&opened, 2)).await.unwrap(), Accepted::New);
-}
-
-#[tokio::test]
-async fn forgetting_keys_keeps_to_the_rows_allowed() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    for number in 0..5 {
-        let key = [number; 32];
-        let task = NewTask { repeatable: Some(Box::new(Repeatable { key, call: [0; 32] })), ..opened.task() };
-        opened.store.accept(task).await.unwrap();
-    }
-    let later = opened.clock.steady().after(Duration::from_hours(1));
-    let cutoffs = Cutoffs { keys: later, ..before(Timestamp(0), Timestamp(0)) };
-    let mut removed = Vec::new();
-    for _ in 0..4 {
-        removed.push(opened.store.purge(cutoffs, 2).await.unwrap().keys);
-    }
-    assert_eq!(removed, [2, 2, 1, 0]);
-}
-
-impl Opened {
-    async fn cancel(&self, seq: Seq) -> Cancelled {
-        self.store.cancel(seq, self.clock.steady()).await.unwrap()
-    }
-
-    /// How a cancelled task says it ended.
-    async fn failure(&self, id: TaskId) -> (String, u32, bool, Option<Timestamp>) {
-        let Some(Found::Finished(result)) = self.find(id).await else { panic!("the task is final") };
-        (result.failure.unwrap(), result.attempts, result.effect_unknown, result.sent_at)
-    }
-
-    fn taken_up(&self, task: &ReadyTask) -> Option<TakenUp> {
-        self.store.lanes()[0].cancellations.take_up(task.seq, task.lease)
-    }
-
-    async fn owed(&self) -> u64 {
-        self.store.numbers().await.unwrap().deliveries_owed
-    }
-}
-
-fn cancelled(attempts: u32) -> (String, u32, bool, Option<Timestamp>) {
-    (String::from("cancelled"), attempts, false, None)
-}
-
-#[tokio::test]
-async fn a_task_cancelled_while_it_rests_is_never_claimed() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    let id = opened.accept().await;
-    let task = opened.next().await;
-    opened.retry(&task, opened.clock.steady().after(Duration::from_hours(1))).await;
-    assert_eq!(opened.cancel(id.seq()).await, Cancelled::Task);
-    assert_eq!(opened.failure(id).await, cancelled(1));
-    assert_eq!(opened.store.numbers().await.unwrap().unfinished, 0);
-    assert!(opened.store.request(id.seq()).await.unwrap().is_none(), "its token and body are erased");
-}
-
-#[tokio::test]
-async fn a_task_cancelled_in_the_ready_queue_is_not_taken_up() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    let id = opened.accept().await;
-    assert_eq!(opened.cancel(id.seq()).await, Cancelled::Task);
-    let task = opened.next().await;
-    assert!(opened.taken_up(&task).is_none());
-    assert_eq!(opened.finish(&task, Announce::Now).await, Settled::Lost);
-    assert_eq!(opened.failure(id).await, cancelled(0));
-}
-
-#[tokio::test]
-async fn a_task_cancelled_while_it_is_worked_on_stops_its_worker() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    let id = opened.accept().await;
-    let task = opened.next().await;
-    let taken_up = opened.taken_up(&task).unwrap();
-    opened.store.started(task.seq, task.lease, 1, Timestamp(7)).await.unwrap();
-    opened.store.stage_result_chunk(task.seq, task.lease, 1, Sealed::from_stored(vec![1])).await.unwrap();
-    assert_eq!(opened.cancel(id.seq()).await, Cancelled::Task);
-    assert!(taken_up.unless_cancelled(std::future::pending::<()>()).await.is_none());
-    assert_eq!(opened.failure(id).await, (String::from("cancelled"), 1, true, Some(Timestamp(7))));
-    assert!(opened.store.chunk(id.seq(), ChunkKind::Result, 1).await.unwrap().is_none());
-    let stage = opened.store.stage_result_chunk(task.seq, task.lease, 2, Sealed::from_stored(vec![1]));
-    assert_eq!(stage.await.unwrap(), Settled::Lost);
-    assert_eq!(opened.retry(&task, opened.clock.steady()).await, Settled::Lost);
-}
-
-#[tokio::test]
-async fn a_settle_and_a_cancellation_in_one_batch_have_the_story_of_the_first() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    let (first, second) = (opened.accept().await, opened.accept().await);
-    let (one, two) = (opened.next().await, opened.next().await);
-    let (cancel, settle) = tokio::join!(opened.cancel(first.seq()), opened.finish(&one, Announce::Later));
-    assert_eq!((cancel, settle), (Cancelled::Task, Settled::Lost));
-    assert_eq!(opened.failure(first).await, cancelled(0));
-    let (settle, cancel) = tokio::join!(opened.finish(&two, Announce::Later), opened.cancel(second.seq()));
-    assert_eq!((settle, cancel), (Settled::Done(None), Cancelled::Result));
-    assert!(matches!(opened.find(second).await, Some(Found::Expired)));
-    assert_eq!(opened.owed().await, 2, "each is announced once");
-}
-
-#[tokio::test]
-async fn a_retry_and_a_cancellation_in_one_batch_end_cancelled() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    let id = opened.accept().await;
-    let task = opened.next().await;
-    let now = opened.clock.steady();
-    let (retry, cancel) = tokio::join!(opened.retry(&task, now), opened.cancel(id.seq()));
-    assert_eq!((retry, cancel), (Settled::Done(None), Cancelled::Task));
-    assert_eq!(opened.failure(id).await, cancelled(1));
-}
-
-#[tokio::test]
-async fn an_erased_result_is_gone_and_erasing_again_changes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    let id = opened.accept().await;
-    let task = opened.next().await;
-    opened.finish(&task, Announce::Nobody).await;
-    for _ in 0..2 {
-        assert_eq!(opened.cancel(id.seq()).await, Cancelled::Result);
-        assert!(matches!(opened.find(id).await, Some(Found::Expired)));
-    }
-    assert!(opened.store.announcement(id.seq()).await.unwrap().is_none());
-}
-
-#[tokio::test]
-async fn a_cancelled_task_cancelled_again_stays_as_it_is() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    let id = opened.accept().await;
-    opened.cancel(id.seq()).await;
-    assert_eq!(opened.cancel(id.seq()).await, Cancelled::Result);
-    assert_eq!(opened.failure(id).await, cancelled(0));
-    assert_eq!(opened.owed().await, 1);
-}
-
-#[tokio::test]
-async fn what_is_owed_of_an_erased_result_is_announced_and_then_removed() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    let id = opened.accept().await;
-    let task = opened.next().await;
-    let Settled::Done(Some(lease)) = opened.finish(&task, Announce::Now).await else { panic!("no lease") };
-    opened.cancel(id.seq()).await;
-    assert!(matches!(opened.find(id).await, Some(Found::Expired)));
-    let keep = before(Timestamp(0), Timestamp(0));
-    assert_eq!(opened.store.purge(keep, 500).await.unwrap(), Purged::default());
-    let announced = opened.store.announcement(id.seq()).await.unwrap().unwrap();
-    assert_eq!(announced.failure.as_deref(), Some("upstream_error"));
-    let record = opened.record(1, Outcome::Success);
-    opened.store.settle_delivery(id.seq(), lease, record, DeliveryEnd::Delivered).await.unwrap();
-    assert_eq!(opened.store.purge(keep, 500).await.unwrap().results, 1);
-    assert!(matches!(opened.find(id).await, Some(Found::Expired)));
 }
