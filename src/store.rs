@@ -23,7 +23,7 @@ use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
 use crate::outcome::{Failure, Outcome, Unanswered};
 use crate::seal::{Sealed, TaskKey};
-use crate::task::{FinalStatus, Status};
+use crate::task::{FinalStatus, Progress};
 
 pub use cancellations::{Cancellations, TakenUp};
 pub use embedded::{
@@ -227,7 +227,7 @@ pub enum Cancelled {
 /// A task as its owner may see it.
 pub enum Found {
     /// Queued or Running.
-    Waiting(Status),
+    Waiting(Progress),
     Finished(Box<StoredResult>),
     /// Final, and its result is no longer kept.
     Expired,

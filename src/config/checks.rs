@@ -93,7 +93,9 @@ fn server(findings: &mut Findings, server: &ServerConfig) {
     findings.range("server.max_header_bytes", server.max_header_bytes, SMALLEST_HEADER_LIMIT, largest);
     findings.timeout("server.header_timeout", server.header_timeout);
     findings.timeout("server.body_timeout", server.body_timeout);
+    findings.timeout("server.stream_heartbeat", server.stream_heartbeat);
     findings.at_once("server.max_connections", server.max_connections);
+    findings.at_once("server.max_waiters", server.max_waiters);
     findings.range("server.max_queued_tasks", server.max_queued_tasks, 1, i64::MAX.unsigned_abs());
 }
 

@@ -52,6 +52,14 @@ pub struct ServerConfig {
     pub body_timeout: Duration,
     /// Open client connections.
     pub max_connections: usize,
+    /// Longest a call waits for a task to end (`Prefer: wait`).
+    #[serde(deserialize_with = "units::duration")]
+    pub max_wait: Duration,
+    /// Calls at once that wait for a task to change, streams included.
+    pub max_waiters: usize,
+    /// Pause after which a stream of status changes says that it is alive.
+    #[serde(deserialize_with = "units::duration")]
+    pub stream_heartbeat: Duration,
     /// Tasks neither Succeeded nor Failed; above it a call is refused with 503.
     pub max_queued_tasks: u64,
     /// Runtime threads; 0 chooses by the machine: one up to two cores, else one fewer than cores.

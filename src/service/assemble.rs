@@ -16,11 +16,13 @@ use crate::gateway::{Gateway, Route, Routes, cors::Cors, jwks::Jwks, repeat::Rep
 use crate::guard::Rules;
 use crate::identity::{Fetch, FetchError, Identity};
 use crate::outcome::{NoAnswer, RetryPolicy};
+use crate::pace::Pace;
 use crate::signing::Signer;
 use crate::store::{Files, LaneId, OpenOptions, Store};
 use crate::task::PublicUris;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
+use crate::watch::Watches;
 use crate::webhook::WebhookSender;
 use crate::worker::{Bench, Worker, Workshop};
 
@@ -65,6 +67,7 @@ impl Node {
             let uris = PublicUris::new(&config.server.public_url, &upstream.prefix, &upstream.results_path);
             let metrics = metrics.upstream(&upstream.name);
             let client = Arc::new(Upstream::new(upstream)?);
+            let pace = Arc::new(Pace::default());
             benches.push(Bench {
                 lane: Arc::clone(&store.lanes()[index]),
                 upstream: Arc::clone(&client),
@@ -74,6 +77,7 @@ impl Node {
                 concurrency: upstream.concurrency,
                 uris: uris.clone(),
                 metrics: metrics.clone(),
+                pace: Arc::clone(&pace),
             });
             routes.push(Route {
                 cors: Cors::new(&upstream.cors),
@@ -83,10 +87,12 @@ impl Node {
                 lane: LaneId(index),
                 uris,
                 metrics,
+                pace,
             });
         }
         let webhooks = &config.webhooks;
         let signer = Signer::new(&webhooks.signatures, secrets.signing);
+        let watches = Arc::new(Watches::new(config.server.max_waiters));
         let workshop = Workshop {
             store: store.clone(),
             ring: ring.clone(),
@@ -97,6 +103,7 @@ impl Node {
             delivery_backoff: Backoff::new(webhooks.delays.clone(), webhooks.jitter),
             delivery_metrics: metrics.deliveries(),
             delivery_permits: Workshop::delivery_permits(webhooks.concurrency, webhooks.per_host_concurrency),
+            watches: Arc::clone(&watches),
         };
         let keys = Keys { files, store: store.clone(), ring: ring.clone(), signer: signer.clone() };
         let gateway = Gateway {
@@ -110,6 +117,7 @@ impl Node {
             buffer: Arc::new(Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes))),
             repeats: Repeats::new(&secrets.fingerprint),
             metrics: Arc::clone(&metrics),
+            watches,
         };
         let worker = Worker::start(Arc::new(workshop));
         Ok(Self { store, worker, gateway: Arc::new(gateway), metrics, clock, keys })

@@ -183,6 +183,7 @@ fn a_limit_of_zero_is_refused() {
         "[webhooks]\nconcurrency = 0",
         "[webhooks]\nper_host_concurrency = 0",
         "[server]\nmax_queued_tasks = 0",
+        "[server]\nmax_waiters = 0",
         "[server]\nmax_connections = 0",
     ] {
         code(lines, "limit_out_of_range");

@@ -3,7 +3,7 @@
 //! Refuses rather than repairs: a file that is not a Ringback store, a newer schema, a wrong key and a
 //! second process each stop the start with one sentence, and nothing is written.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -155,7 +155,7 @@ impl Store {
             readers,
             lanes,
             deliveries,
-            running: Mutex::new(HashSet::new()),
+            running: Mutex::new(HashMap::new()),
             ids: TaskIds::after(recovered.last),
             full,
             failed,
