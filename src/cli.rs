@@ -2,7 +2,10 @@
 
 mod call;
 mod check;
+mod check_uri;
+mod erase;
 mod guide;
+mod keys;
 mod listen;
 mod remote;
 mod sandbox;
@@ -13,12 +16,15 @@ use std::env;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{Config, ConfigErrors, Flag, Sources};
+use crate::seal::KeyFileError;
 use crate::service::StartError;
+use crate::store::OpenError;
 
 /// Used without being named when it exists.
 const DEFAULT_FILE: &str = "ringback.toml";
@@ -37,6 +43,12 @@ enum Command {
     Serve(serve::Serve),
     /// Say whether a configuration is good and what it resolves to.
     Check(check::Check),
+    /// Say whether a webhook may be sent to a URI, and which rule says so.
+    CheckUri(check_uri::CheckUri),
+    /// Make, list and rotate the keys that seal the store and sign webhooks.
+    Keys(keys::Keys),
+    /// Remove everything that is kept about one credentials id. The node must be stopped.
+    Erase(erase::Erase),
     /// Make a call asynchronously, follow its task and bring the result.
     Call(call::Call),
     /// Receive webhooks during development: print them, pass them on, fetch their results.
@@ -54,6 +66,12 @@ pub enum CommandError {
     Start(#[from] StartError),
     #[error(transparent)]
     Bank(#[from] ::sandbox::BankError),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    #[error("the store {0} exists and has its keys; `ringback keys rotate sealing` adds one")]
+    KeysOfAStore(PathBuf),
     #[error(transparent)]
     Remote(#[from] remote::RemoteError),
     #[error(transparent)]
@@ -76,18 +94,22 @@ impl CommandError {
 }
 
 impl Cli {
-    /// Runs the command to its end.
+    /// Runs the command to its end; the code is what the command answers, where it answers by code.
     ///
     /// # Errors
     /// One or more lines for a person; nothing has been left running.
-    pub fn run(self) -> Result<(), CommandError> {
+    pub fn run(self) -> Result<ExitCode, CommandError> {
         match self.command {
-            Command::Serve(serve) => serve.run(),
-            Command::Check(check) => check.run(),
-            Command::Call(call) => call.run(),
-            Command::Listen(listen) => listen.run(),
-            Command::Sandbox(sandbox) => sandbox.run(),
+            Command::Serve(serve) => serve.run()?,
+            Command::Check(check) => check.run()?,
+            Command::CheckUri(check) => return check.run(),
+            Command::Keys(keys) => keys.run()?,
+            Command::Erase(erase) => erase.run()?,
+            Command::Call(call) => call.run()?,
+            Command::Listen(listen) => listen.run()?,
+            Command::Sandbox(sandbox) => sandbox.run()?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -115,6 +137,16 @@ struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// For commands that look after a node's data or rules and call no upstream: without a file, the
+    /// flags and variables alone will do.
+    fn load_node(self) -> Result<Config, ConfigErrors> {
+        let mut sources = self.sources();
+        if sources.file.is_none() {
+            sources.base = Some(String::from("[[upstreams]]\nurl = \"http://127.0.0.1\"\n"));
+        }
+        Config::load(sources)
+    }
+
     fn sources(self) -> Sources {
         let file = self.config.or_else(|| Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.into()));
         let flags = [
@@ -194,6 +226,11 @@ fn print(text: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
+}
+
+/// As [`print`], each line with its end.
+fn print_lines(lines: &[String]) -> io::Result<()> {
+    print(&(lines.join("\n") + "\n"))
 }
 
 /// Says loudly what is not safe in the open.

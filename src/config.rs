@@ -32,7 +32,7 @@ pub use store::StoreConfig;
 pub use upstream::{
     ClientAuth, CorsConfig, HeadersConfig, IdentityConfig, IdentityMode, RetryConfig, UpstreamConfig,
 };
-pub use webhooks::WebhooksConfig;
+pub use webhooks::{SignatureScheme, WebhooksConfig};
 
 use serde::Deserialize;
 
@@ -113,6 +113,9 @@ impl Config {
         }
         if self.webhooks.allow_http {
             said.push(String::from("webhooks may be sent over http, readable on their way"));
+        }
+        if self.webhooks.signatures.is_empty() {
+            said.push(String::from("webhooks are not signed: receivers cannot know who sent them"));
         }
         said
     }

@@ -4,6 +4,7 @@
 //! The rules are pure and in modules of their own; this one asks them in a fixed order and joins
 //! them. Invariant: whatever is refused is refused before its body is read, stored and called nothing.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,18 +14,22 @@ use http::{Request, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::client::Body;
 use crate::clock::Clock;
 use crate::config::{ServerConfig, UpstreamConfig};
 use crate::guard::Rules;
 use crate::identity::Identity;
+use crate::pace::Pace;
 use crate::seal::KeyRing;
 use crate::store::{LaneId, Store};
 use crate::task::PublicUris;
 use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::Upstream;
+use crate::watch::Watches;
 
+mod accept;
 mod answer;
 mod calls;
 mod cancel;
@@ -33,8 +38,10 @@ pub mod cors;
 pub mod forwarded;
 pub mod framing;
 pub mod hop;
+pub mod jwks;
 pub mod listener;
 pub mod path;
+pub mod prefer;
 mod proxy;
 pub mod query;
 pub mod refusal;
@@ -51,9 +58,11 @@ mod tests;
 pub use calls::{Calls, InProgress};
 use cors::Cors;
 use framing::Informational;
+use prefer::Preferences;
 use query::Mode;
-use refusal::Refusal;
+use refusal::{Form, Refusal};
 use repeat::Repeats;
+use results::ResultsCall;
 use submit::AsyncCall;
 use tunnel::Tunnels;
 
@@ -69,6 +78,7 @@ pub struct Route {
     pub lane: LaneId,
     pub uris: PublicUris,
     pub metrics: UpstreamMetrics,
+    pub pace: Arc<Pace>,
 }
 
 /// The upstreams of a node, side by side.
@@ -96,11 +106,13 @@ pub struct Gateway {
     pub ring: KeyRing,
     pub clock: Clock,
     pub rules: Arc<Rules>,
+    pub jwks: jwks::Jwks,
     /// Memory for bodies of calls being accepted; see [`submit::buffer_units`].
     pub buffer: Arc<Semaphore>,
     pub calls: Arc<Calls>,
     pub repeats: Repeats,
     pub metrics: Arc<Metrics>,
+    pub watches: Arc<Watches>,
 }
 
 /// Where a call came from.
@@ -109,6 +121,16 @@ pub struct Peer {
     /// Where informational responses go; `None` where they cannot (HTTP/1.0 and HTTP/2).
     pub informational: Option<Informational>,
     pub tunnels: Tunnels,
+    /// The node stops: nobody waits any longer.
+    pub stop: CancellationToken,
+}
+
+/// A call that becomes a task: what its query and its preferences say.
+struct Wish {
+    webhook_uri: Option<String>,
+    /// Less our own parameters.
+    query: Option<String>,
+    preferences: Preferences,
 }
 
 /// Whose answer it is: only ours carry our CORS fields.
@@ -128,7 +150,10 @@ impl Gateway {
         let credential = route.and_then(|route| request.headers().get(&route.config.identity.header));
         match self.calls.begin(credential.map(HeaderValue::as_bytes)) {
             Ok(place) => (self.answer(route, request, peer).await, Some(place)),
-            Err(refusal) => (self.refuse(route, request.headers().get(header::ORIGIN), refusal), None),
+            Err(refusal) => {
+                let (origin, form) = (request.headers().get(header::ORIGIN), Form::of(request.headers()));
+                (self.refuse(route, origin, form, refusal), None)
+            }
         }
     }
 
@@ -139,10 +164,11 @@ impl Gateway {
         peer: Peer,
     ) -> Response<GatewayBody> {
         let origin = request.headers().get(header::ORIGIN).cloned();
+        let form = Form::of(request.headers());
         let mut ours = match self.dispatch(route, request, peer).await {
             Ok(Answer::Theirs(response)) => return response,
             Ok(Answer::Ours(response)) => response,
-            Err(refusal) => return self.refuse(route, origin.as_ref(), refusal),
+            Err(refusal) => return self.refuse(route, origin.as_ref(), form, refusal),
         };
         if let Some(route) = route {
             route.cors.decorate(origin.as_ref(), ours.headers_mut());
@@ -154,10 +180,11 @@ impl Gateway {
         &self,
         route: Option<&Route>,
         origin: Option<&HeaderValue>,
+        form: Form,
         refusal: Refusal,
     ) -> Response<GatewayBody> {
         self.metrics.refused(refusal.code());
-        let mut ours = own(refusal.into_response());
+        let mut ours = own(refusal.told_as(form));
         if let Some(route) = route {
             route.cors.decorate(origin, ours.headers_mut());
         }
@@ -171,6 +198,15 @@ impl Gateway {
         peer: Peer,
     ) -> Result<Answer, Refusal> {
         target::judge(&request, self.server.max_uri_bytes)?;
+        if request.uri().path() == self.jwks.path {
+            let answer = self.jwks.answer(request.method(), request.headers(), self.clock.wall());
+            return Ok(Answer::Ours(answer.unwrap_or_else(|refusal| {
+                self.metrics.refused(refusal.code());
+                let mut response = own(refusal.into_response());
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                response
+            })));
+        }
         let route = route.ok_or(Refusal::NoUpstream)?;
         let is_preflight = cors::is_preflight(request.method(), request.headers());
         if is_preflight {
@@ -181,13 +217,26 @@ impl Gateway {
         }
         let UpstreamConfig { prefix, results_path, .. } = &route.config;
         if let Some(found) = path::results(prefix, results_path, request.uri().path()) {
-            let (method, headers) = (request.method(), request.headers());
-            let answer = results::results(self, route, method, found.id, found.below, headers).await?;
-            return Ok(Answer::Ours(answer));
+            let call = ResultsCall {
+                method: request.method(),
+                id: found.id,
+                below: found.below,
+                headers: request.headers(),
+                stop: &peer.stop,
+            };
+            return Ok(Answer::Ours(results::results(self, route, call).await));
         }
-        match query::cut(request.uri().query())?.mode {
+        // An upgrade cannot be a task, and a preference may be left unheard.
+        let preferences = Preferences::of(request.headers());
+        let prefers_a_task = preferences.respond_async && !request.headers().contains_key(header::UPGRADE);
+        let cut = if prefers_a_task { query::cut_preferring_a_task } else { query::cut };
+        let query::Cut { mode, query } = cut(request.uri().query())?;
+        match mode {
             Mode::Proxy => self.proxy(route, request, peer).await,
-            Mode::Task { webhook_uri } => self.submit(route, request, &peer, webhook_uri).await,
+            Mode::Task { webhook_uri } => {
+                let query = query.map(Cow::into_owned);
+                self.submit(route, request, &peer, Wish { webhook_uri, query, preferences }).await
+            }
         }
     }
 
@@ -196,14 +245,17 @@ impl Gateway {
         route: &Route,
         request: Request<Incoming>,
         peer: &Peer,
-        webhook_uri: Option<String>,
+        wish: Wish,
     ) -> Result<Answer, Refusal> {
         if request.headers().contains_key(header::UPGRADE) {
             return Err(Refusal::Invalid(String::from(
                 "The header Upgrade and async=true contradict each other; send one of them.",
             )));
         }
-        let query = query::cut(request.uri().query())?.query.map(String::from);
+        let Wish { webhook_uri, query, preferences } = wish;
+        // Who waits for the answer is asked once more who it is.
+        let waits = preferences.wait.filter(|seconds| *seconds > 0);
+        let waits = waits.map(|seconds| (seconds, request.method().clone(), request.headers().clone()));
         let client_host = forwarded::client_host(request.uri(), request.headers());
         let (mut parts, body) = request.into_parts();
         self.make_end_to_end(&mut parts, peer, client_host.as_ref());
@@ -217,7 +269,22 @@ impl Gateway {
             body,
             webhook_uri,
         };
-        submit::submit(self, route, call).await.map(Answer::Ours)
+        let mut accepted = submit::submit(self, route, call).await?;
+        if let Some((seconds, method, headers)) = waits
+            && let Some(task) = accepted.headers().get(answer::TASK).and_then(|id| id.to_str().ok())
+        {
+            let stop = &peer.stop;
+            let call = ResultsCall { method: &method, id: task, below: None, headers: &headers, stop };
+            // Boxed: calls that do not wait need not carry the room for it.
+            if let Some(answer) = Box::pin(results::in_time(self, route, &call, seconds)).await {
+                return Ok(Answer::Ours(answer));
+            }
+        }
+        if preferences.respond_async {
+            let applied = HeaderValue::from_static("respond-async");
+            accepted.headers_mut().insert("preference-applied", applied);
+        }
+        Ok(Answer::Ours(accepted))
     }
 
     async fn proxy(

@@ -90,19 +90,9 @@ impl Rules {
         host: &str,
         addresses: &[SocketAddr],
     ) -> Result<(), &'static str> {
-        let host_allowed = self.is_allowed_host(host);
         for address in addresses {
-            if self.is_own(*address) {
-                return Err(OWN_LISTENER);
-            }
-            // A name promises nothing about where it leads, so the freedom of loopback receivers
-            // depends on the address itself.
-            if self.is_allowed_loopback(address.ip()) {
-                continue;
-            }
-            self.judge_scheme_and_port(tls, address.port())?;
-            let verdict = self.judge_address(address.ip());
-            if !verdict.allowed && !host_allowed {
+            let verdict = self.judge_destination(tls, host, *address);
+            if !verdict.allowed {
                 return Err(verdict.rule);
             }
         }
@@ -127,6 +117,25 @@ impl Rules {
             let is_here = own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback());
             own.port() == address.port() && is_here
         })
+    }
+
+    /// Whether a connection to this address of `host` may be made.
+    #[must_use]
+    pub fn judge_destination(&self, tls: bool, host: &str, address: SocketAddr) -> Verdict {
+        if self.is_own(address) {
+            return Verdict::denied(OWN_LISTENER);
+        }
+        let verdict = self.judge_address(address.ip());
+        // A name promises nothing about where it leads, so the freedom of loopback receivers depends
+        // on the address itself.
+        if self.is_allowed_loopback(address.ip()) {
+            return verdict;
+        }
+        match self.judge_scheme_and_port(tls, address.port()) {
+            Err(rule) => Verdict::denied(rule),
+            Ok(()) if !verdict.allowed && self.is_allowed_host(host) => Verdict::allowed("allow_hosts"),
+            Ok(()) => verdict,
+        }
     }
 
     fn judge_scheme_and_port(&self, tls: bool, port: u16) -> Result<(), &'static str> {

@@ -19,10 +19,13 @@
 //! | [`identity`] | from an access token to a credentials id |
 //! | [`guard`] | which addresses a webhook may be sent to |
 //! | [`seal`] | what is encrypted at rest, and with which key |
+//! | [`signing`] | the node's webhook keys, and what receivers may know of them |
 //! | [`header_block`] | a header section as one value to seal |
+//! | [`watch`] | wakes whoever waits for a task to change |
 //! | [`telemetry`] | logs and metrics: the names of both |
 //! | [`task`], [`outcome`], [`delivery`], [`backoff`], [`lease`], [`id`] | the domain: pure, no I/O, no clock |
 //! | [`admission`] | how many calls the writer may accept now: pure |
+//! | [`pace`] | how long an upstream's calls take of late: pure |
 //! | [`clock`], [`secret`] | time as a value; text that is never printed |
 
 pub mod admin;
@@ -41,12 +44,15 @@ pub mod identity;
 pub mod janitor;
 pub mod lease;
 pub mod outcome;
+pub mod pace;
 pub mod seal;
 pub mod secret;
 pub mod service;
+pub mod signing;
 pub mod store;
 pub mod task;
 pub mod telemetry;
 pub mod upstream;
+pub mod watch;
 pub mod webhook;
 pub mod worker;

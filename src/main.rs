@@ -9,7 +9,7 @@ use ringback::cli::Cli;
 
 fn main() -> ExitCode {
     match Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let mut stderr = std::io::stderr().lock();
             for line in error.to_string().lines() {

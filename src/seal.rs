@@ -10,7 +10,7 @@
 
 mod key_file;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::id::TaskId;
 
-pub use key_file::{KeyFileError, load_or_create};
+pub use key_file::{KeyFileError, add_key, create_new, load, load_or_create};
 
 /// The largest piece of a body or result sealed as one value.
 pub const CHUNK_BYTES: usize = 256 * 1024;
@@ -86,23 +86,81 @@ pub enum SealError {
     NotAuthentic,
 }
 
-/// Master keys. Cheap to clone.
+/// Why a running node does not take over a key file.
+#[derive(Debug, thiserror::Error)]
+#[error("key {0} is in use and no longer in the key file; only a restart can drop it")]
+pub struct KeyDropped(u32);
+
+type Keys = Arc<[(u32, Prk)]>;
+
+/// Master keys. Clones share them, also after [`KeyRing::replace`].
 #[derive(Clone)]
 pub struct KeyRing {
-    keys: Arc<[(u32, Prk)]>,
+    keys: Arc<RwLock<Keys>>,
 }
 
 impl KeyRing {
     /// `keys` in order: the first seals. Never empty.
     fn new(keys: &[(u32, Zeroizing<[u8; KEY_BYTES]>)]) -> Self {
-        Self { keys: keys.iter().map(|(id, key)| (*id, extract(&key[..]))).collect() }
+        let keys = keys.iter().map(|(id, key)| (*id, extract(&key[..]))).collect();
+        Self { keys: Arc::new(RwLock::new(keys)) }
+    }
+
+    fn keys(&self) -> Keys {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The numbers of the keys in their order: the first seals.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u32> {
+        self.keys().iter().map(|(id, _)| *id).collect()
+    }
+
+    /// From now on `other` seals and opens, in every clone of this ring.
+    ///
+    /// # Errors
+    /// `other` lacks a key of this ring: values sealed with it would be out of reach.
+    pub fn replace(&self, other: &Self) -> Result<(), KeyDropped> {
+        let new = other.keys();
+        let known = other.ids();
+        if let Some(dropped) = self.ids().into_iter().find(|id| !known.contains(id)) {
+            return Err(KeyDropped(dropped));
+        }
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
     }
 
     /// The sealing side of a task's key: one derivation serves all its values.
     #[must_use]
     pub fn task_key(&self, task: TaskId) -> TaskKey {
-        let (id, prk) = &self.keys[0];
-        TaskKey::derive(*id, prk, *task.as_bytes())
+        self.sealing_key(*task.as_bytes())
+    }
+
+    fn sealing_key(&self, owner: [u8; 16]) -> TaskKey {
+        let keys = self.keys();
+        let (id, prk) = &keys[0];
+        TaskKey::derive(*id, prk, owner)
+    }
+
+    /// The first bytes of every value that the first key sealed.
+    #[must_use]
+    pub fn sealing_mark(&self) -> [u8; KEY_ID_BYTES] {
+        self.keys()[0].0.to_be_bytes()
+    }
+
+    /// The same value under the key that seals now.
+    ///
+    /// # Errors
+    /// As [`KeyRing::open`].
+    pub fn reseal(
+        &self,
+        task: TaskId,
+        column: Column,
+        place: Place,
+        sealed: Sealed,
+    ) -> Result<Sealed, SealError> {
+        let value = Zeroizing::new(self.open(task, column, place, sealed)?);
+        Ok(self.task_key(task).seal(column, place, &value))
     }
 
     /// Opens a stored value of `task`.
@@ -128,8 +186,7 @@ impl KeyRing {
     /// Seals something of the node's own, such as the key behind opaque fingerprints.
     #[must_use]
     pub fn seal_node_secret(&self, secret: &[u8]) -> Sealed {
-        let (id, prk) = &self.keys[0];
-        TaskKey::derive(*id, prk, NODE).seal(Column::NodeSecret, Place::WHOLE, secret)
+        self.sealing_key(NODE).seal(Column::NodeSecret, Place::WHOLE, secret)
     }
 
     /// # Errors
@@ -170,7 +227,8 @@ impl Opener<'_> {
         let key = if let Some(derived) = derived {
             derived
         } else {
-            let found = self.ring.keys.iter().find(|(id, _)| *id == key_id);
+            let keys = self.ring.keys();
+            let found = keys.iter().find(|(id, _)| *id == key_id);
             let (_, prk) = found.ok_or(SealError::UnknownKey(key_id))?;
             TaskKey::derive(key_id, prk, self.owner)
         };
@@ -328,5 +386,20 @@ mod tests {
             ring(&[1]).open(task, Column::WebhookUri, Place::WHOLE, new),
             Err(SealError::UnknownKey(2))
         ));
+    }
+
+    #[test]
+    fn a_replaced_ring_seals_anew_in_every_clone_and_opens_what_was_sealed() {
+        let task = ids().next(Timestamp(1), 5);
+        let running = ring(&[1]);
+        let clone = running.clone();
+        let old = running.task_key(task).seal(Column::WebhookUri, Place::WHOLE, b"x");
+        assert!(running.replace(&ring(&[2])).is_err());
+        assert_eq!(clone.ids(), [1]);
+        running.replace(&ring(&[2, 1])).unwrap();
+        assert_eq!(clone.ids(), [2, 1]);
+        let new = clone.reseal(task, Column::WebhookUri, Place::WHOLE, old).unwrap();
+        assert_eq!(new.as_stored()[..4], clone.sealing_mark());
+        assert_eq!(ring(&[2]).open(task, Column::WebhookUri, Place::WHOLE, new).unwrap(), b"x");
     }
 }

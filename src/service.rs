@@ -6,6 +6,7 @@
 //! is due again at the next start.
 
 pub(crate) mod assemble;
+mod reload;
 
 use std::io;
 use std::net::SocketAddr;
@@ -137,10 +138,12 @@ async fn serve(
         _ => None,
     };
     let guard = admin_guard(server)?;
+    let hangup = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
     let node = Node::open(&config)?;
     let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     let readiness = Arc::new(Readiness::new(2 + extras.len(), stop.clone()));
     let servers = TaskTracker::new();
+    let reloading = tokio::spawn(node.keys.on(hangup));
 
     for extra in extras {
         let listener = adopt(extra.listener, extra.name)?;
@@ -194,6 +197,7 @@ async fn serve(
         () = node.store.failed() => return Err(StartError::StoreBroke),
         () = signals.next() => tracing::warn!("second signal: stopping at once"),
     }
+    reloading.abort();
     ended.cancel();
     let _ = tokio::time::timeout(CONNECTIONS_PAUSE, servers.wait()).await;
     node.store.close();

@@ -23,10 +23,13 @@ use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
 use crate::outcome::{Failure, Outcome, Unanswered};
 use crate::seal::{Sealed, TaskKey};
-use crate::task::{FinalStatus, Status};
+use crate::task::{FinalStatus, Progress};
 
 pub use cancellations::{Cancellations, TakenUp};
-pub use embedded::{OpenError, OpenOptions, RunningGuard, Store};
+pub use embedded::{
+    Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
+    change_signing_keys, signing_keys,
+};
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
 
 /// Why an operation had no effect.
@@ -227,7 +230,7 @@ pub enum Cancelled {
 /// A task as its owner may see it.
 pub enum Found {
     /// Queued or Running.
-    Waiting(Status),
+    Waiting(Progress),
     Finished(Box<StoredResult>),
     /// Final, and its result is no longer kept.
     Expired,

@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use crate::clock::Timestamp;
 use crate::id::TaskId;
 
 /// Exactly four, as users see them.
@@ -39,6 +40,50 @@ impl From<FinalStatus> for Status {
         match status {
             FinalStatus::Succeeded => Self::Succeeded,
             FinalStatus::Failed => Self::Failed,
+        }
+    }
+}
+
+/// How far a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub status: Status,
+    /// Attempts begun, the one in flight included.
+    pub attempts: u32,
+    /// Steady clock; only between two attempts.
+    pub next_try_at: Option<Timestamp>,
+}
+
+impl Progress {
+    #[must_use]
+    pub fn running(attempt: u32) -> Self {
+        Self { status: Status::Running, attempts: attempt, next_try_at: None }
+    }
+
+    /// Waiting, after `attempts` attempts, until `due_at`.
+    #[must_use]
+    pub fn queued(attempts: u32, due_at: Timestamp) -> Self {
+        let next_try_at = (attempts > 0).then_some(due_at);
+        Self { status: Status::Queued, attempts, next_try_at }
+    }
+
+    #[must_use]
+    pub fn ended(status: FinalStatus, attempts: u32) -> Self {
+        Self { status: status.into(), attempts, next_try_at: None }
+    }
+
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self.status, Status::Succeeded | Status::Failed)
+    }
+
+    /// Grows with every change of a task, so that what was heard late is not taken for news.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        match self.status {
+            Status::Queued => u64::from(self.attempts) * 2,
+            Status::Running => (u64::from(self.attempts) * 2).saturating_sub(1),
+            Status::Succeeded | Status::Failed => u64::MAX,
         }
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use webhook_signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 
 use crate::client::{Client, Origin, Reuse, SendError, TlsRoots, USER_AGENT, Unsent, full_body};
 use crate::clock::Timestamp;
@@ -18,6 +19,7 @@ use crate::config::WebhooksConfig;
 use crate::guard::{Rules, WebhookUri};
 use crate::id::TaskId;
 use crate::outcome::NoAnswer;
+use crate::signing::Signer;
 
 /// As much of an answer is read so that its connection can be used again; beyond it, closing the
 /// connection is cheaper.
@@ -27,7 +29,7 @@ const MAX_DRAINED_BYTES: usize = 64 * 1024;
 pub struct Message {
     /// `webhook-id`: the same on every try.
     pub id: TaskId,
-    /// `webhook-timestamp`, in whole seconds: the wall clock at this try.
+    /// `webhook-timestamp`, in whole seconds, and what is signed: the wall clock at this try.
     pub sent_at: Timestamp,
     /// JSON; sent byte for byte.
     pub body: Bytes,
@@ -68,26 +70,30 @@ impl DeliveryFailure {
     }
 }
 
-/// Sends webhooks, over connections of its own.
+/// Signs and sends webhooks, over connections of its own.
 pub struct WebhookSender {
     client: Client,
+    signer: Signer,
     timeout: Duration,
 }
 
 impl WebhookSender {
     #[must_use]
-    pub fn new(config: &WebhooksConfig) -> Self {
+    pub fn new(config: &WebhooksConfig, signer: Signer) -> Self {
         let rules = Arc::new(Rules::new(config));
-        Self { client: Client::guarded(rules, TlsRoots::system(), config.timeout), timeout: config.timeout }
+        let client = Client::guarded(rules, TlsRoots::system(), config.timeout);
+        Self { client, signer, timeout: config.timeout }
     }
 
     /// One POST. Resolving, connecting, sending and reading the answer share one limit.
     pub async fn deliver(&self, uri: &WebhookUri, message: &Message) -> DeliveryOutcome {
         let failed = |why| DeliveryOutcome::Failed { why };
         let origin = Origin::new(uri.tls(), uri.host(), uri.port());
+        let signatures = self.signer.sign(message.id, message.sent_at, &message.body);
         let sending = async {
             // A delivery is at least once: a connection lost while idle costs a repeat, not a doubt.
-            let response = self.client.send(&origin, request(uri, &origin, message), Reuse::Pooled).await?;
+            let response =
+                self.client.send(&origin, request(uri, &origin, message, &signatures), Reuse::Pooled).await?;
             let status = response.status();
             Ok::<_, SendError>((status, response.into_body()))
         };
@@ -123,7 +129,12 @@ fn why_not_sent(error: SendError) -> DeliveryFailure {
     }
 }
 
-fn request(uri: &WebhookUri, origin: &Origin, message: &Message) -> Request<crate::client::Body> {
+fn request(
+    uri: &WebhookUri,
+    origin: &Origin,
+    message: &Message,
+    signatures: &str,
+) -> Request<crate::client::Body> {
     let mut request = Request::new(full_body(message.body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from(uri.target());
@@ -133,8 +144,12 @@ fn request(uri: &WebhookUri, origin: &Origin, message: &Message) -> Request<crat
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CONTENT_LENGTH, message.body.len().into());
     let id = HeaderValue::try_from(message.id.to_string()).expect("a UUID is header characters");
-    headers.insert("webhook-id", id);
-    headers.insert("webhook-timestamp", message.sent_at.as_secs().into());
+    headers.insert(ID_HEADER, id);
+    headers.insert(TIMESTAMP_HEADER, message.sent_at.as_secs().into());
+    if !signatures.is_empty() {
+        let value = HeaderValue::from_str(signatures).expect("base64, commas and spaces");
+        headers.insert(SIGNATURE_HEADER, value);
+    }
     request
 }
 

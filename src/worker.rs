@@ -26,11 +26,13 @@ use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::guard::Rules;
 use crate::outcome::{Idempotency, Reason, RetryPolicy};
+use crate::pace::Pace;
 use crate::seal::KeyRing;
 use crate::store::{Lane, ReadyDelivery, ReadyTask, Settled, Store, StoreError};
 use crate::task::PublicUris;
 use crate::telemetry::metrics::{DeliveryMetrics, UpstreamMetrics};
 use crate::upstream::Upstream;
+use crate::watch::Watches;
 use crate::webhook::WebhookSender;
 use permits::DeliveryPermits;
 
@@ -48,6 +50,8 @@ pub struct Workshop {
     pub delivery_backoff: Backoff,
     pub delivery_metrics: DeliveryMetrics,
     pub delivery_permits: DeliveryPermits,
+    /// Who waits for a task to change is told here, once the change is written.
+    pub watches: Arc<Watches>,
 }
 
 /// What the tasks of one upstream need.
@@ -60,6 +64,7 @@ pub struct Bench {
     pub concurrency: usize,
     pub uris: PublicUris,
     pub metrics: UpstreamMetrics,
+    pub pace: Arc<Pace>,
 }
 
 /// The running dispatchers and everything they started.

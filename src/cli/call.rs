@@ -5,6 +5,7 @@
 
 mod ask;
 mod ended;
+mod events;
 mod follow;
 
 use std::env;
@@ -118,12 +119,12 @@ impl Call {
     async fn make(&self, ask: Ask, remote: Remote) -> Result<(), CommandError> {
         let mut screen = Screen::of_stderr(!self.json);
         let started = Instant::now();
-        let token = ask.token.clone();
+        let headers = ask.results_headers();
         let task = Task::submit(&remote, ask).await?;
         screen.line(&format!("{} {}", screen.tone(Tone::Faint, "task   "), task.id));
         screen.line(&format!("{} {}", screen.tone(Tone::Faint, "results"), task.results_uri));
 
-        let follow = Follow { remote: &remote, task: &task, token, started };
+        let follow = Follow { remote: &remote, task: &task, headers, started };
         let unfinished = || CommandError::from(CallError::Unfinished(task.results_uri.clone()));
         let limit = self.timeout.unwrap_or(Duration::MAX);
         let ended = tokio::select! {
@@ -140,7 +141,8 @@ impl Call {
             }
             return Err(unfinished());
         };
-        self.show(&mut screen, &task, Ended::of(ended?), started.elapsed()).await
+        let (answer, attempts) = ended?;
+        self.show(&mut screen, &task, Ended::of(answer, attempts), started.elapsed()).await
     }
 
     async fn show(

@@ -20,9 +20,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::BodyExt as _;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::remote::{Address, Remote, RemoteError, TOKEN_VARIABLE, authorization};
+use super::remote::{Address, Remote, RemoteError, TOKEN_VARIABLE, authorization, query_value};
 use super::screen::{colours_wanted, printable};
 use super::{CommandError, print};
 use crate::client::{empty_body, full_body};
@@ -120,10 +119,7 @@ impl Listen {
 async fn serve(listener: std::net::TcpListener, desk: Desk) -> std::io::Result<()> {
     let uri = format!("http://{}/", listener.local_addr()?);
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    eprint!(
-        "listening on {uri}\nadd to a call: async=true&webhook_uri={}\n\n",
-        utf8_percent_encode(&uri, NON_ALPHANUMERIC)
-    );
+    eprint!("listening on {uri}\nadd to a call: async=true&webhook_uri={}\n\n", query_value(&uri));
     let router = Router::new().fallback(receive).with_state(Arc::new(desk));
     tokio::select! {
         served = async { axum::serve(listener, router).await } => served,

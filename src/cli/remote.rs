@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::client::{
     Body, Client, Origin, OriginError, Reuse, SendError, TlsRoots, TlsRootsError, USER_AGENT,
@@ -116,6 +117,12 @@ impl Address {
     pub fn is_loopback(&self) -> bool {
         self.origin.literal().map_or(self.origin.host() == "localhost", |address| address.is_loopback())
     }
+}
+
+/// `text` as a value in a query: unreserved characters (RFC 3986, 2.3) stay as they are.
+pub fn query_value(text: &str) -> String {
+    const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, &ENCODED).to_string()
 }
 
 /// The value of `Authorization`: the content of the file, else of the variable. A token alone is a

@@ -108,6 +108,8 @@ fn server(findings: &mut Findings, server: &ServerConfig) {
     findings.range("server.max_queued_tasks", server.max_queued_tasks, 1, most);
     let key = "server.max_queued_per_credentials";
     findings.range(key, server.max_queued_per_credentials, 1, most);
+    findings.timeout("server.stream_heartbeat", server.stream_heartbeat);
+    findings.at_once("server.max_waiters", server.max_waiters);
 }
 
 fn store(findings: &mut Findings, store: &StoreConfig) {
@@ -129,6 +131,9 @@ fn webhooks(findings: &mut Findings, webhooks: &WebhooksConfig) {
     findings.timeout("webhooks.timeout", webhooks.timeout);
     findings.at_once("webhooks.concurrency", webhooks.concurrency);
     findings.at_once("webhooks.per_host_concurrency", webhooks.per_host_concurrency);
+    if let Some(why) = syntax::path_fault(&webhooks.jwks_path) {
+        findings.add("webhooks.jwks_path", ConfigError::JwksPathInvalid(why));
+    }
     for host in &webhooks.allow_hosts {
         let error = || ConfigError::WebhookHostInvalid(host.clone());
         findings.add_if(!syntax::is_host_name(host), "webhooks.allow_hosts", error);

@@ -64,6 +64,8 @@ pub enum ConfigError {
         "`server.max_body_bytes` is more than `server.max_buffered_bytes`: such a body could never be accepted"
     )]
     BodyAboveBuffer,
+    #[error("`webhooks.jwks_path` {0}")]
+    JwksPathInvalid(&'static str),
     #[error("`retention.tasks` is shorter than `retention.results`: a result cannot outlive its task")]
     RetentionOrder,
 
@@ -161,6 +163,7 @@ impl ConfigError {
             Self::LimitOutOfRange { .. } => "limit_out_of_range",
             Self::BodyAboveBuffer => "body_above_buffer",
             Self::RetentionOrder => "retention_order",
+            Self::JwksPathInvalid(_) => "jwks_path_invalid",
             Self::JwtIncomplete { .. } => "jwt_incomplete",
             Self::JwksSource(_) => "jwks_source",
             Self::JwksUrlInvalid { .. } => "jwks_url_invalid",

@@ -28,6 +28,10 @@ pub struct WebhooksConfig {
     pub ports: Vec<u16>,
     /// For development: loopback receivers over http and on any port.
     pub allow_loopback: bool,
+    /// How webhooks are signed, every one by each of these.
+    pub signatures: Vec<SignatureScheme>,
+    /// Where the gateway serves the public keys.
+    pub jwks_path: String,
     /// Delivery attempts in flight at once.
     pub concurrency: usize,
     /// … to one receiver host.
@@ -35,4 +39,15 @@ pub struct WebhooksConfig {
     /// Where this node itself listens; never a receiver. Follows from `server`.
     #[serde(skip)]
     pub(crate) own_listeners: Vec<SocketAddr>,
+}
+
+/// A scheme of the Standard Webhooks specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum SignatureScheme {
+    /// HMAC-SHA256 with a secret that receivers share.
+    #[serde(rename = "v1")]
+    V1,
+    /// ed25519 with public keys at `jwks_path`.
+    #[serde(rename = "v1a")]
+    V1a,
 }

@@ -4,6 +4,8 @@
 //! has exactly one story. Asked again, the answer is the same: a cancelled task stays Failed, and what
 //! was erased stays erased.
 
+use std::sync::Arc;
+
 use http::{Response, StatusCode};
 
 use super::answer::TASK;
@@ -11,10 +13,13 @@ use super::refusal::Refusal;
 use super::results::{failed, insert};
 use super::{Gateway, GatewayBody, Route};
 use crate::client::empty_body;
+use crate::clock::Timestamp;
 use crate::id::TaskId;
 use crate::outcome::FailureCode;
-use crate::store::{Cancelled, Found, StoredResult};
-use crate::task::FinalStatus;
+use crate::store::{Cancelled, Found, Store, StoreError, StoredResult};
+use crate::task::{FinalStatus, Progress};
+use crate::telemetry::metrics::UpstreamMetrics;
+use crate::watch::Watches;
 
 /// Answers for a task that the caller owns; `found` is how it was a moment ago.
 ///
@@ -27,25 +32,59 @@ pub(super) async fn cancel(
     credentials_id: &str,
     found: Found,
 ) -> Result<Response<GatewayBody>, Refusal> {
-    let unavailable = |_| Refusal::StoreUnavailable;
     match found {
         Found::Expired => return Ok(erased(id)),
         Found::Finished(result) if is_cancelled(&result) => return failed(gateway, id, *result),
         Found::Finished(_) | Found::Waiting(_) => {}
     }
-    let cancelled = gateway.store.cancel(id.seq(), gateway.clock.steady()).await.map_err(unavailable)?;
-    match cancelled {
-        Cancelled::Task => {
-            route.metrics.finished(FinalStatus::Failed).inc();
-            tracing::info!(task = %id, upstream = route.config.name, "cancelled");
-        }
-        Cancelled::Result => tracing::info!(task = %id, upstream = route.config.name, "result erased"),
-    }
+    let ending = Ending {
+        store: gateway.store.clone(),
+        watches: Arc::clone(&gateway.watches),
+        metrics: route.metrics.clone(),
+        upstream: route.config.name.clone(),
+        credentials_id: credentials_id.to_owned(),
+        id,
+    };
+    // Goes on when the caller goes away meanwhile: what is written must be told.
+    let ended = tokio::spawn(ending.end(gateway.clock.steady()));
+    let found = ended.await.map_err(|_| Refusal::Internal)?.map_err(|_| Refusal::StoreUnavailable)?;
     // What is written now is the story, whoever wrote it.
-    match gateway.store.find(Some(id), &route.config.name, credentials_id).await.map_err(unavailable)? {
+    match found {
         Some(Found::Finished(result)) => failed(gateway, id, *result),
         Some(Found::Expired) | None => Ok(erased(id)),
         Some(Found::Waiting(_)) => Err(Refusal::Internal),
+    }
+}
+
+/// A cancellation on its way.
+struct Ending {
+    store: Store,
+    watches: Arc<Watches>,
+    metrics: UpstreamMetrics,
+    upstream: String,
+    credentials_id: String,
+    id: TaskId,
+}
+
+impl Ending {
+    /// Ends the task or erases its result; how it is now. Whoever waits for the task hears of its end.
+    async fn end(self, now: Timestamp) -> Result<Option<Found>, StoreError> {
+        let Self { store, watches, metrics, upstream, credentials_id, id } = self;
+        let cancelled = store.cancel(id.seq(), now).await?;
+        let found = store.find(Some(id), &upstream, &credentials_id).await;
+        match cancelled {
+            Cancelled::Task => {
+                let attempts = match &found {
+                    Ok(Some(Found::Finished(result))) => result.attempts,
+                    _ => 0,
+                };
+                metrics.finished(FinalStatus::Failed).inc();
+                watches.tell(id.seq(), Progress::ended(FinalStatus::Failed, attempts));
+                tracing::info!(task = %id, upstream, "cancelled");
+            }
+            Cancelled::Result => tracing::info!(task = %id, upstream, "result erased"),
+        }
+        found
     }
 }
 

@@ -109,7 +109,7 @@ fn is_our_preference(preference: &str) -> bool {
 }
 
 /// The members of a comma-separated list whose values may be quoted strings.
-fn members(text: &str) -> Vec<&str> {
+pub(super) fn members(text: &str) -> Vec<&str> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(|character| {
         match character {

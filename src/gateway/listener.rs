@@ -204,7 +204,12 @@ impl Connection {
     }
 
     fn peer(&self, informational: Option<Informational>) -> Peer {
-        Peer { address: self.peer.ip(), informational, tunnels: self.tunnels.clone() }
+        Peer {
+            address: self.peer.ip(),
+            informational,
+            tunnels: self.tunnels.clone(),
+            stop: self.stop.clone(),
+        }
     }
 
     fn limits(&self) -> Limits {

@@ -34,7 +34,23 @@ pub struct Cut<'a> {
 /// [`Refusal::Invalid`] naming the parameter: a value of `async` that is neither true nor false, either parameter
 /// twice, or a webhook URI that is not percent-encoded UTF-8.
 pub fn cut(query: Option<&str>) -> Result<Cut<'_>, Refusal> {
-    let Some(text) = query else { return Ok(Cut { mode: Mode::Proxy, query: None }) };
+    judge(query, false)
+}
+
+/// As [`cut`], for a call that prefers to be made a task (`Prefer: respond-async`): where there is no
+/// `async`, it is as if `async=true` were there.
+///
+/// # Errors
+/// As [`cut`].
+pub fn cut_preferring_a_task(query: Option<&str>) -> Result<Cut<'_>, Refusal> {
+    judge(query, true)
+}
+
+fn judge(query: Option<&str>, prefers_a_task: bool) -> Result<Cut<'_>, Refusal> {
+    let Some(text) = query else {
+        let mode = if prefers_a_task { Mode::Task { webhook_uri: None } } else { Mode::Proxy };
+        return Ok(Cut { mode, query: None });
+    };
     let mut asynchronous = Found::default();
     let mut webhook_uri = Found::default();
     for piece in text.split('&') {
@@ -44,11 +60,12 @@ pub fn cut(query: Option<&str>) -> Result<Cut<'_>, Refusal> {
             None => {}
         }
     }
-    let Some(wish) = asynchronous.once("async")? else {
+    let wish = asynchronous.once("async")?;
+    if wish.is_none() && !prefers_a_task {
         return Ok(Cut { mode: Mode::Proxy, query: Some(Cow::Borrowed(text)) });
-    };
+    }
     let webhook_uri = webhook_uri.once("webhook_uri")?;
-    let mode = if is_asynchronous(wish)? {
+    let mode = if wish.map_or(Ok(true), is_asynchronous)? {
         Mode::Task { webhook_uri: webhook_uri.map(decode).transpose()? }
     } else {
         Mode::Proxy
@@ -194,6 +211,25 @@ mod tests {
         assert_eq!(cut(None).unwrap(), Cut { mode: Mode::Proxy, query: None });
         for query in ["", "webhook_uri=x&webhook_uri=y", "Async=true", "as%79nch=true"] {
             assert_eq!(cut_of(query), (Mode::Proxy, Some(String::from(query))), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_preference_is_as_good_as_async_true_and_async_is_stronger() {
+        let cut = |query| cut_preferring_a_task(query).unwrap();
+        let is = |query, mode, left: Option<&str>| {
+            assert_eq!(
+                cut(query),
+                Cut { mode, query: left.map(|left| Cow::Owned(left.into())) },
+                "{query:?}"
+            );
+        };
+        is(None, task(None), None);
+        is(Some(""), task(None), None);
+        is(Some("a=1&webhook_uri=https%3A%2F%2Fa/&b"), task(Some("https://a/")), Some("a=1&b"));
+        is(Some("a=1&async=false&webhook_uri=x"), Mode::Proxy, Some("a=1"));
+        for query in ["async=maybe", "webhook_uri=a&webhook_uri=b", "webhook_uri=%zz"] {
+            assert_eq!(cut_preferring_a_task(Some(query)).unwrap_err().code(), "validation_error");
         }
     }
 

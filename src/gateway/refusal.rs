@@ -1,12 +1,16 @@
 //! Our own error answers: one enum, one shape, one exhaustive mapping to HTTP.
 //!
-//! The shape is `{"error", "error_description", "error_details"}`; the header `Ringback-Error` names
-//! the code, so that nobody mistakes an upstream's error for ours.
+//! The shape is `{"error", "error_description", "error_details"}`, or a problem (RFC 9457) with the same
+//! code for clients that ask for one; the header `Ringback-Error` names the code, so that nobody
+//! mistakes an upstream's error for ours.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::{Map, Value, json};
+
+use super::accept;
+use super::answer::vary_by;
 
 /// Why a call was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +56,16 @@ pub enum Refusal {
     TaskNotFound,
     #[error("The results of this task are no longer kept; make the call again.")]
     ResultsExpired,
+    #[error("This task has no answer of the API to show; read its results instead.")]
+    NoResponse,
+    #[error("The result is not the one the condition names; read it without the condition.")]
+    PreconditionFailed,
+    #[error("The result has {0} bytes and none in the range asked for; ask for another range.")]
+    RangeNotSatisfiable(u64),
+    #[error("Too many clients wait for their tasks; ask without waiting, or try again shortly.")]
+    TooManyWaiters,
+    #[error("The API's answer is larger than the results kept here; ask for less.")]
+    ResultTooLarge,
     #[error("The API behind this gateway cannot be reached; try again later, or call with async=true.")]
     UpstreamUnreachable,
     #[error(
@@ -100,6 +114,11 @@ impl Refusal {
             Self::KeyReused => ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY),
             Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND),
             Self::ResultsExpired => ("results_expired", StatusCode::GONE),
+            Self::NoResponse => ("no_response", StatusCode::NOT_FOUND),
+            Self::PreconditionFailed => ("precondition_failed", StatusCode::PRECONDITION_FAILED),
+            Self::RangeNotSatisfiable(_) => ("range_not_satisfiable", StatusCode::RANGE_NOT_SATISFIABLE),
+            Self::TooManyWaiters => ("too_many_waiters", StatusCode::SERVICE_UNAVAILABLE),
+            Self::ResultTooLarge => ("result_too_large", StatusCode::BAD_GATEWAY),
             Self::UpstreamUnreachable => ("upstream_unreachable", StatusCode::BAD_GATEWAY),
             Self::UpstreamBroken => ("upstream_broken", StatusCode::BAD_GATEWAY),
             Self::UpstreamTimeout => ("upstream_timeout", StatusCode::GATEWAY_TIMEOUT),
@@ -107,19 +126,49 @@ impl Refusal {
         }
     }
 
-    /// The whole answer. A 503 or 429 asks for a pause of a second, a 401 names the scheme.
+    /// The whole answer in our own form, for a client whose wishes are not known.
     #[must_use]
     pub fn into_response(self) -> Response<Full<Bytes>> {
-        let (code, status) = self.parts();
         let body = json!({
-            "error": code,
+            "error": self.code(),
             "error_description": self.to_string(),
             "error_details": Value::Object(Map::new()),
         });
+        self.with_body("application/json", &body)
+    }
+
+    /// The whole answer in the form the client takes.
+    #[must_use]
+    pub fn told_as(self, form: Form) -> Response<Full<Bytes>> {
+        let mut response = match form {
+            Form::Json => self.into_response(),
+            Form::Problem => self.into_problem(),
+        };
+        vary_by(response.headers_mut(), "Accept");
+        response
+    }
+
+    /// RFC 9457, 3: the members in its order, then ours.
+    fn into_problem(self) -> Response<Full<Bytes>> {
+        let (code, status) = self.parts();
+        let body = json!({
+            "type": format!("urn:ringback:error:{code}"),
+            "title": title(code),
+            "status": status.as_u16(),
+            "detail": self.to_string(),
+            "error": code,
+            "error_details": Value::Object(Map::new()),
+        });
+        self.with_body(accept::PROBLEM, &body)
+    }
+
+    /// A 429 or 503 asks for a pause of a second, a 401 names the scheme, a 416 the length.
+    fn with_body(self, kind: &'static str, body: &Value) -> Response<Full<Bytes>> {
+        let (code, status) = self.parts();
         let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("ringback-error", HeaderValue::from_static(code));
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
@@ -131,6 +180,11 @@ impl Refusal {
                 HeaderValue::from_static("Bearer realm=\"ringback\", error=\"invalid_token\""),
             );
         }
+        if let Self::RangeNotSatisfiable(length) = self
+            && let Ok(value) = HeaderValue::from_str(&format!("bytes */{length}"))
+        {
+            headers.insert(header::CONTENT_RANGE, value);
+        }
         if status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(
                 header::ALLOW,
@@ -138,5 +192,75 @@ impl Refusal {
             );
         }
         response
+    }
+}
+
+/// How a client wants to be told what went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Json,
+    /// `application/problem+json` (RFC 9457).
+    Problem,
+}
+
+impl Form {
+    /// The form for a client with these headers.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        if accept::wants_problem(headers) { Self::Problem } else { Self::Json }
+    }
+}
+
+/// A title is the same for every occurrence of a problem: the code in words.
+fn title(code: &str) -> String {
+    let mut words = code.replace('_', " ");
+    if let Some(first) = words.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    async fn told(refusal: Refusal, form: Form) -> (http::response::Parts, Value) {
+        let (parts, body) = refusal.told_as(form).into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        (parts, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    #[tokio::test]
+    async fn both_forms_tell_the_same() {
+        for refusal in [
+            Refusal::TaskNotFound,
+            Refusal::Invalid(String::from("Send it once.")),
+            Refusal::MethodNotAllowed(String::from("LOCK")),
+            Refusal::InvalidToken(String::from("The token has expired; get a new one.")),
+            Refusal::RangeNotSatisfiable(7),
+            Refusal::BacklogFull,
+        ] {
+            let (code, status) = refusal.parts();
+            let (json, plain) = told(refusal.clone(), Form::Json).await;
+            let (problem, wrapped) = told(refusal, Form::Problem).await;
+            assert_eq!((json.status, problem.status), (status, status));
+            assert_eq!((&plain["error"], &wrapped["error"]), (&code.into(), &code.into()));
+            assert_eq!(plain["error_description"], wrapped["detail"]);
+            assert_eq!(wrapped["status"], status.as_u16());
+            assert_eq!(wrapped["type"], format!("urn:ringback:error:{code}"));
+            assert_eq!(problem.headers[header::CONTENT_TYPE], "application/problem+json");
+            assert_eq!(json.headers[header::CONTENT_TYPE], "application/json");
+            let rest = |mut headers: HeaderMap| {
+                headers.remove(header::CONTENT_TYPE);
+                headers
+            };
+            assert_eq!(rest(json.headers), rest(problem.headers));
+        }
+    }
+
+    #[test]
+    fn a_title_is_the_code_in_words() {
+        assert_eq!(title("task_not_found"), "Task not found");
     }
 }

@@ -4,37 +4,60 @@
 //! every verb: a task of others, an unknown id and a malformed id run the same statement and get the
 //! same bytes.
 
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
-use super::answer::{STATUS, TASK, UPSTREAM_STATUS, json_body};
+use super::answer::{STATUS, TASK, UPSTREAM_STATUS, json_body, vary_by};
 use super::cancel::cancel;
-use super::coding::{self, Coding};
-use super::refusal::Refusal;
+use super::prefer::Preferences;
+use super::refusal::{Form, Refusal};
 use super::submit::{Waiting, identify};
-use super::{Gateway, GatewayBody, Route, own};
-use crate::client::{BoxError, empty_body};
-use crate::header_block;
+use super::{Gateway, GatewayBody, Route, accept, own};
+use crate::client::empty_body;
 use crate::id::TaskId;
+use crate::identity::Caller;
 use crate::outcome::{FailureCode, Said, UpstreamsError};
-use crate::seal::{Column, KeyRing, Place, Sealed};
-use crate::store::{ChunkKind, Found, Store, StoredResult};
-use crate::task::{FinalStatus, Status};
+use crate::seal::{Column, Place};
+use crate::store::{Found, StoredResult};
+use crate::task::{FinalStatus, Progress, Status};
+use crate::watch::Waiter;
 
-/// Of the upstream's header section, what describes the representation.
-const REPRESENTATION: [HeaderName; 6] = [
-    header::CONTENT_TYPE,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LANGUAGE,
-    header::CONTENT_DISPOSITION,
-    header::ETAG,
-    header::LAST_MODIFIED,
-];
+mod conditions;
+mod events;
+mod ranges;
+mod replay;
+mod send;
+mod stored;
+mod wait;
+
+/// A call below the results path.
+pub struct ResultsCall<'a> {
+    pub method: &'a Method,
+    /// As the client wrote it.
+    pub id: &'a str,
+    /// What follows the id, where anything does.
+    pub below: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+    /// The node stops: nobody waits any longer.
+    pub stop: &'a CancellationToken,
+}
+
+/// What of a task is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum View {
+    Result,
+    /// `<results_uri>/response`.
+    Response,
+    Events,
+}
+
+/// Marks an answer that is the upstream's, header section and all.
+#[derive(Clone)]
+struct Replayed;
 
 /// The body of a Failed task.
 #[derive(Serialize)]
@@ -47,53 +70,45 @@ struct Failed<'a> {
 }
 
 /// Answers for `<prefix><results_path>/{id}` and what is below it.
-///
-/// # Errors
-/// The refusal to answer with.
-pub async fn results(
-    gateway: &Gateway,
-    route: &Route,
-    method: &Method,
-    id: &str,
-    below: Option<&str>,
-    headers: &HeaderMap,
-) -> Result<Response<GatewayBody>, Refusal> {
-    let answered = answer(gateway, route, method, id, below, headers).await;
+pub async fn results(gateway: &Gateway, route: &Route, call: ResultsCall<'_>) -> Response<GatewayBody> {
+    let ResultsCall { method, id, headers, .. } = call;
+    let answered = answer(gateway, route, &call).await;
     if let Err(refusal) = &answered {
         gateway.metrics.refused(refusal.code());
     }
-    let mut response = match answered {
-        Ok(response) => response,
-        Err(refusal @ Refusal::ResultsExpired) => {
-            let mut response = own(refusal.into_response());
-            insert(response.headers_mut(), TASK, &id.to_ascii_lowercase());
-            response
+    let mut response = answered.unwrap_or_else(|refusal| refused(refusal, id, Form::of(headers)));
+    if response.extensions().get::<Replayed>().is_none() {
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        vary_by(headers, "Authorization");
+        if !route.config.identity.header.eq_ignore_ascii_case("authorization") {
+            vary_by(headers, &route.config.identity.header);
         }
-        Err(Refusal::MethodNotAllowed(method)) => {
-            let mut response = own(Refusal::MethodNotAllowed(method).into_response());
-            insert(response.headers_mut(), header::ALLOW, "GET, HEAD, DELETE");
-            response
-        }
-        Err(refusal) => own(refusal.into_response()),
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    headers.append(header::VARY, HeaderValue::from_static("Authorization"));
-    if !route.config.identity.header.eq_ignore_ascii_case("authorization")
-        && let Ok(name) = HeaderValue::from_str(&route.config.identity.header)
-    {
-        headers.append(header::VARY, name);
     }
     if *method == Method::HEAD {
         // The length a GET would have had stays, the body goes.
         keep_length(&mut response);
         response = response.map(|_| empty_body());
     }
-    Ok(response)
+    response
+}
+
+fn refused(refusal: Refusal, id: &str, form: Form) -> Response<GatewayBody> {
+    let own_headers = match &refusal {
+        Refusal::ResultsExpired => Some((TASK, id.to_ascii_lowercase())),
+        Refusal::MethodNotAllowed(_) => Some((header::ALLOW, String::from("GET, HEAD, DELETE"))),
+        _ => None,
+    };
+    let mut response = own(refusal.told_as(form));
+    if let Some((name, value)) = own_headers {
+        insert(response.headers_mut(), name, &value);
+    }
+    response
 }
 
 fn keep_length(response: &mut Response<GatewayBody>) {
-    let length = http_body::Body::size_hint(response.body()).exact();
+    let has_none = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length = http_body::Body::size_hint(response.body()).exact().filter(|_| !has_none);
     if let Some(length) = length {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
@@ -102,45 +117,195 @@ fn keep_length(response: &mut Response<GatewayBody>) {
 async fn answer(
     gateway: &Gateway,
     route: &Route,
-    method: &Method,
-    id: &str,
-    below: Option<&str>,
-    headers: &HeaderMap,
+    call: &ResultsCall<'_>,
 ) -> Result<Response<GatewayBody>, Refusal> {
-    if !matches!(*method, Method::GET | Method::HEAD | Method::DELETE) {
-        return Err(Refusal::MethodNotAllowed(method.to_string()));
-    }
-    let caller = identify(gateway, route, headers).await?;
-    let id = id.parse::<TaskId>().ok().filter(|_| below.is_none());
-    let found = gateway
-        .store
-        .find(id, &route.config.name, &caller.credentials_id)
-        .await
-        .map_err(|_| Refusal::StoreUnavailable)?;
-    // A row was found, so the id is one.
-    let (Some(found), Some(id)) = (found, id) else { return Err(Refusal::TaskNotFound) };
-    if *method == Method::DELETE {
-        return cancel(gateway, route, id, &caller.credentials_id, found).await;
-    }
-    match found {
-        Found::Waiting(status) => Ok(waiting(route, id, status)),
-        Found::Expired => Err(Refusal::ResultsExpired),
-        Found::Finished(result) => match result.status {
-            FinalStatus::Succeeded => succeeded(gateway, id, *result, headers),
-            FinalStatus::Failed => failed(gateway, id, *result),
-        },
+    match *call.method {
+        Method::GET | Method::HEAD => read(gateway, route, call).await,
+        Method::DELETE => delete(gateway, route, call).await,
+        _ => Err(Refusal::MethodNotAllowed(call.method.to_string())),
     }
 }
 
-fn waiting(route: &Route, id: TaskId, status: Status) -> Response<GatewayBody> {
-    let id = id.to_string();
-    let results_uri = route.uris.results_uri_of(&id);
-    let body = Waiting { results_uri: &results_uri, status: status.as_str(), task_id: &id };
-    let mut response = about(&id, status, json_body(&body));
-    *response.status_mut() = StatusCode::ACCEPTED;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
+impl View {
+    /// `None` where nothing is at that address.
+    fn of(call: &ResultsCall<'_>) -> Option<Self> {
+        match call.below.map(|below| below.strip_suffix('/').unwrap_or(below)) {
+            None if accept::wants_events(call.headers) => Some(Self::Events),
+            None => Some(Self::Result),
+            Some("response") => Some(Self::Response),
+            Some(_) => None,
+        }
+    }
+}
+
+async fn read(
+    gateway: &Gateway,
+    route: &Route,
+    call: &ResultsCall<'_>,
+) -> Result<Response<GatewayBody>, Refusal> {
+    let caller = identify(gateway, route, call.headers).await?;
+    let view = View::of(call);
+    let id = call.id.parse::<TaskId>().ok().filter(|_| view.is_some());
+    let wait = Preferences::of(call.headers).wait.map(|seconds| wait::allowed(gateway, seconds));
+    let waits = view == Some(View::Events) || wait.is_some_and(|wait| !wait.is_zero());
+    // Made before the state is read: a change in between is heard.
+    let waiter = id.filter(|_| waits).and_then(|id| gateway.watches.wait_for(id.seq()));
+    let found = find(gateway, route, id, &caller).await?;
+    // A row was found, so the id is one and the view is there.
+    let (Some(found), Some(id), Some(view)) = (found, id, view) else { return Err(Refusal::TaskNotFound) };
+    let about = About { gateway, route, call, caller: &caller, id };
+    if view == View::Events {
+        return about.follow(found, waiter);
+    }
+    let found = match (found, wait) {
+        // Boxed: calls that do not wait need not carry the room for it.
+        (Found::Waiting(progress), Some(wait)) => Box::pin(about.wait(progress, waiter, wait)).await?,
+        (found, _) => found,
+    };
+    let mut response = about.tell(found, view)?;
+    if let Some(wait) = wait {
+        wait::say_applied(response.headers_mut(), wait);
+    }
+    Ok(response)
+}
+
+async fn delete(
+    gateway: &Gateway,
+    route: &Route,
+    call: &ResultsCall<'_>,
+) -> Result<Response<GatewayBody>, Refusal> {
+    let caller = identify(gateway, route, call.headers).await?;
+    let id = call.id.parse::<TaskId>().ok().filter(|_| call.below.is_none());
+    let found = find(gateway, route, id, &caller).await?;
+    let (Some(found), Some(id)) = (found, id) else { return Err(Refusal::TaskNotFound) };
+    cancel(gateway, route, id, &caller.credentials_id, found).await
+}
+
+async fn find(
+    gateway: &Gateway,
+    route: &Route,
+    id: Option<TaskId>,
+    caller: &Caller,
+) -> Result<Option<Found>, Refusal> {
+    let found = gateway.store.find(id, &route.config.name, &caller.credentials_id).await;
+    found.map_err(|_| Refusal::StoreUnavailable)
+}
+
+/// A call that may see its task.
+struct About<'a> {
+    gateway: &'a Gateway,
+    route: &'a Route,
+    call: &'a ResultsCall<'a>,
+    caller: &'a Caller,
+    id: TaskId,
+}
+
+impl About<'_> {
+    /// What is known of the task once it has ended or the wait is over. Who cannot wait for want of room
+    /// hears at once what is known now.
+    async fn wait(
+        &self,
+        progress: Progress,
+        waiter: Option<Waiter>,
+        wait: Duration,
+    ) -> Result<Found, Refusal> {
+        let Some(waiter) = waiter else { return Ok(Found::Waiting(progress)) };
+        let token_ends = wait::token_ends(self.gateway, self.caller);
+        let known = wait::until_final(waiter, progress, wait, token_ends, self.call.stop).await;
+        if !known.is_final() {
+            return Ok(Found::Waiting(known));
+        }
+        find(self.gateway, self.route, Some(self.id), self.caller).await?.ok_or(Refusal::TaskNotFound)
+    }
+
+    fn tell(&self, found: Found, view: View) -> Result<Response<GatewayBody>, Refusal> {
+        let result = match found {
+            Found::Waiting(progress) => return Ok(self.waiting(progress)),
+            Found::Expired => return Err(Refusal::ResultsExpired),
+            Found::Finished(result) => *result,
+        };
+        match (view, result.status) {
+            (View::Response, _) => replay::replay(self.gateway, self.id, result, false),
+            (_, FinalStatus::Succeeded) => send::succeeded(self.gateway, self.id, result, self.call),
+            (_, FinalStatus::Failed) => {
+                send::judged(self.call.headers, failed(self.gateway, self.id, result)?)
+            }
+        }
+    }
+
+    fn waiting(&self, progress: Progress) -> Response<GatewayBody> {
+        let id = self.id.to_string();
+        let results_uri = self.route.uris.results_uri_of(&id);
+        let body = Waiting { results_uri: &results_uri, status: progress.status.as_str(), task_id: &id };
+        let mut response = about(&id, progress.status, json_body(&body));
+        *response.status_mut() = StatusCode::ACCEPTED;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let until_due = progress.next_try_at.map(|due_at| self.gateway.clock.steady().until(due_at));
+        let pause = self.route.pace.retry_after(until_due.unwrap_or_default());
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(pause));
+        vary_by(headers, "Accept");
+        response
+    }
+
+    fn follow(&self, found: Found, waiter: Option<Waiter>) -> Result<Response<GatewayBody>, Refusal> {
+        let (known, waiter) = match found {
+            Found::Waiting(progress) => (progress, Some(waiter.ok_or(Refusal::TooManyWaiters)?)),
+            Found::Expired => return Err(Refusal::ResultsExpired),
+            Found::Finished(result) => (Progress::ended(result.status, result.attempts), None),
+        };
+        let mut response = if known.is_final() && events::has_seen_all(self.call.headers) {
+            events::nothing_more()
+        } else {
+            let follow = events::Follow {
+                id: self.id,
+                clock: self.gateway.clock,
+                known,
+                waiter,
+                heartbeat: self.gateway.server.stream_heartbeat,
+                token_ends: wait::token_ends(self.gateway, self.caller),
+                stop: self.call.stop.clone(),
+            };
+            events::response(follow.into_body())
+        };
+        let headers = response.headers_mut();
+        insert(headers, TASK, &self.id.to_string());
+        insert(headers, STATUS, known.status.as_str());
+        vary_by(headers, "Accept");
+        Ok(response)
+    }
+}
+
+/// What a synchronous call would have been answered, if the task `id` ends within `wait`; `None` if it
+/// does not. `call` is the one the task was made of, and nothing here can undo that.
+pub async fn in_time(
+    gateway: &Gateway,
+    route: &Route,
+    call: &ResultsCall<'_>,
+    seconds: u64,
+) -> Option<Response<GatewayBody>> {
+    let id: TaskId = call.id.parse().ok()?;
+    let wait = wait::allowed(gateway, seconds);
+    let caller = identify(gateway, route, call.headers).await.ok()?;
+    let waiter = gateway.watches.wait_for(id.seq());
+    let found = find(gateway, route, Some(id), &caller).await.ok()??;
+    let about = About { gateway, route, call, caller: &caller, id };
+    let found = match found {
+        Found::Waiting(progress) => about.wait(progress, waiter, wait).await.ok()?,
+        found => found,
+    };
+    let Found::Finished(result) = found else { return None };
+    let failure = result.failure.clone();
+    let mut response = match replay::replay(gateway, id, *result, *call.method == Method::HEAD) {
+        Ok(response) => response,
+        Err(Refusal::NoResponse) => {
+            own(replay::refusal_of(failure.as_deref()).told_as(Form::of(call.headers)))
+        }
+        Err(refusal) => own(refusal.told_as(Form::of(call.headers))),
+    };
+    insert(response.headers_mut(), TASK, &id.to_string());
+    wait::say_applied(response.headers_mut(), wait);
+    Some(response)
 }
 
 fn about(id: &str, status: Status, body: GatewayBody) -> Response<GatewayBody> {
@@ -153,96 +318,6 @@ fn about(id: &str, status: Status, body: GatewayBody) -> Response<GatewayBody> {
 pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
-    }
-}
-
-/// The upstream's body byte for byte, unless the reader does not take its coding.
-fn succeeded(
-    gateway: &Gateway,
-    id: TaskId,
-    result: StoredResult,
-    reader: &HeaderMap,
-) -> Result<Response<GatewayBody>, Refusal> {
-    let unreadable = |_| {
-        tracing::error!(task = %id, "a result cannot be opened");
-        Refusal::Internal
-    };
-    let open = |column, place, sealed| gateway.ring.open(id, column, place, sealed);
-    let upstreams = result
-        .headers
-        .map(|sealed| open(Column::ResultHeaders, Place::WHOLE, sealed).map_err(unreadable))
-        .transpose()?
-        .and_then(|block| header_block::read(&block))
-        .unwrap_or_default();
-    let first = result
-        .body
-        .map(|sealed| {
-            open(Column::ResultBody, Place::chunk(0, result.chunks <= 1), sealed).map_err(unreadable)
-        })
-        .transpose()?;
-    let pieces =
-        Pieces { store: gateway.store.clone(), ring: gateway.ring.clone(), id, chunks: result.chunks };
-
-    let mut response = about(&id.to_string(), Status::Succeeded, empty_body());
-    let headers = response.headers_mut();
-    for name in REPRESENTATION {
-        for value in upstreams.get_all(&name) {
-            headers.append(&name, value.clone());
-        }
-    }
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(result.length));
-    if let Some(status) = result.upstream_status {
-        headers.insert(UPSTREAM_STATUS, HeaderValue::from(status));
-    }
-    if headers.contains_key(header::CONTENT_ENCODING) {
-        headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    }
-    let coding = Coding::of(headers).filter(|coding| !coding.is_acceptable(reader));
-    *response.body_mut() = match (coding, first) {
-        (_, None) => empty_body(),
-        (Some(coding), Some(first)) => {
-            coding::strip_coding(response.headers_mut());
-            coding::decode(coding, pieces.stream(first.into()))
-        }
-        (None, Some(first)) if result.chunks <= 1 => crate::client::full_body(first.into()),
-        (None, Some(first)) => {
-            StreamBody::new(pieces.stream(first.into()).map(|piece| piece.map(Frame::data))).boxed_unsync()
-        }
-    };
-    Ok(response)
-}
-
-/// The chunks of one result, read as the reader takes them.
-struct Pieces {
-    store: Store,
-    ring: KeyRing,
-    id: TaskId,
-    chunks: u32,
-}
-
-impl Pieces {
-    fn stream(self, first: Bytes) -> impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static {
-        stream::unfold((self, 0, Some(first)), |(pieces, index, first)| async move {
-            if index == pieces.chunks {
-                return None;
-            }
-            let piece = match first {
-                Some(first) => Ok(first),
-                None => pieces.piece(index).await,
-            };
-            Some((piece, (pieces, index + 1, None)))
-        })
-    }
-
-    /// An error here cuts the answer off: a reader must never take a part for the whole.
-    async fn piece(&self, index: u32) -> Result<Bytes, BoxError> {
-        let sealed: Sealed = self
-            .store
-            .chunk(self.id.seq(), ChunkKind::Result, index)
-            .await?
-            .ok_or("the result was removed while it was read")?;
-        let place = Place::chunk(index, index + 1 == self.chunks);
-        Ok(self.ring.open(self.id, Column::ResultBody, place, sealed)?.into())
     }
 }
 
@@ -289,5 +364,6 @@ pub(super) fn failed(
     if let Some(status) = result.upstream_status {
         response.headers_mut().insert(UPSTREAM_STATUS, HeaderValue::from(status));
     }
+    send::tag(response.headers_mut(), &id);
     Ok(response)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::SignatureScheme;
 
 mod uris;
 
@@ -18,6 +19,8 @@ pub(crate) fn config() -> WebhooksConfig {
         allow_hosts: Vec::new(),
         ports: vec![443],
         allow_loopback: false,
+        signatures: vec![SignatureScheme::V1, SignatureScheme::V1a],
+        jwks_path: String::from("/.well-known/jwks"),
         concurrency: 8,
         per_host_concurrency: 2,
         own_listeners: Vec::new(),

@@ -25,6 +25,10 @@ pub enum KeyFileError {
     Malformed { path: PathBuf, line: usize },
     #[error("the key file {path} names key {id} twice")]
     Repeated { path: PathBuf, id: u32 },
+    #[error("the key file {path} is there already; `ringback keys rotate sealing` adds a key to it")]
+    Exists { path: PathBuf },
+    #[error("the key file {path} has no number left for a further key")]
+    Full { path: PathBuf },
     #[error("the key file {path} holds no key")]
     Empty { path: PathBuf },
     #[error(
@@ -32,6 +36,68 @@ pub enum KeyFileError {
          (a new key could not open a single task)"
     )]
     Missing { path: PathBuf },
+}
+
+/// Reads the ring from `path`.
+///
+/// # Errors
+/// The file is missing, unreadable or malformed.
+pub fn load(path: &Path) -> Result<KeyRing, KeyFileError> {
+    load_or_create(path, false)
+}
+
+/// Makes a key file with one fresh key.
+///
+/// # Errors
+/// It is there already, or cannot be created.
+pub fn create_new(path: &Path) -> Result<(), KeyFileError> {
+    create(path).map(drop).map_err(|error| match error {
+        KeyFileError::Uncreatable { path, source } if source.kind() == io::ErrorKind::AlreadyExists => {
+            KeyFileError::Exists { path }
+        }
+        error => error,
+    })
+}
+
+/// Puts a fresh key before the others, so that it seals from the next reading on and the others still
+/// open. The file changes in one step: whoever reads it meanwhile reads the old one or the new one.
+///
+/// # Errors
+/// The file cannot be read or written; then it is as it was.
+pub fn add_key(path: &Path) -> Result<u32, KeyFileError> {
+    let ring = load(path)?;
+    let full = || KeyFileError::Full { path: path.to_owned() };
+    let id = ring.ids().into_iter().max().unwrap_or(0).checked_add(1).ok_or_else(full)?;
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    rand::rng().fill_bytes(&mut key[..]);
+    let replace = || -> io::Result<()> {
+        let mut text = Zeroizing::new(String::new());
+        File::open(path)?.read_to_string(&mut text)?;
+        let line = Zeroizing::new(format!("{id}:{}\n", STANDARD.encode(&key[..])));
+        let at = first_key_at(&text);
+        let parts = [&text[..at], &line, &text[at..]];
+        let beside = path.with_extension("keys-new");
+        // What an interrupted rotation left was never in use.
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        for part in parts {
+            file.write_all(part.as_bytes())?;
+        }
+        file.sync_all()?;
+        std::fs::rename(&beside, path)?;
+        File::open(directory_of(path))?.sync_all()
+    };
+    replace().map_err(|source| KeyFileError::Uncreatable { path: path.to_owned(), source })?;
+    Ok(id)
+}
+
+/// Where the first line that holds a key begins.
+fn first_key_at(text: &str) -> usize {
+    let is_key = |line: &str| !line.trim().is_empty() && !line.trim().starts_with('#');
+    text.split_inclusive('\n').take_while(|line| !is_key(line)).map(str::len).sum()
 }
 
 /// Reads the ring from `path`; with `may_create` and no file there, makes one with a fresh key.
@@ -130,5 +196,24 @@ mod tests {
         }
         std::fs::write(&path, "# nothing\n").unwrap();
         assert!(matches!(load_or_create(&path, true), Err(KeyFileError::Empty { .. })));
+    }
+
+    #[test]
+    fn a_further_key_seals_the_older_ones_still_open_and_the_file_stays_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ringback.keys");
+        create_new(&path).unwrap();
+        assert!(matches!(create_new(&path), Err(KeyFileError::Exists { .. })));
+        let sealed = load(&path).unwrap().seal_node_secret(b"x");
+        std::fs::write(path.with_extension("keys-new"), "left by an interrupted rotation").unwrap();
+        assert_eq!(add_key(&path).unwrap(), 2);
+        assert_eq!(add_key(&path).unwrap(), 3);
+        let ring = load(&path).unwrap();
+        assert_eq!(ring.ids(), [3, 2, 1]);
+        assert_eq!(&ring.open_node_secret(sealed).unwrap()[..], b"x");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# ") && text.lines().count() == 4, "{} lines", text.lines().count());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

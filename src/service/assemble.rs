@@ -7,18 +7,22 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::StartError;
+use super::reload::Keys;
 use crate::backoff::Backoff;
 use crate::client::{self, Client, SendError, TlsRoots, full_body};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamConfig};
-use crate::gateway::{Calls, Gateway, Route, Routes, cors::Cors, repeat::Repeats, submit};
+use crate::gateway::{Calls, Gateway, Route, Routes, cors::Cors, jwks::Jwks, repeat::Repeats, submit};
 use crate::guard::Rules;
 use crate::identity::{FetchError, Identity, Reach};
 use crate::outcome::{NoAnswer, RetryPolicy};
-use crate::store::{LaneId, OpenOptions, Store};
+use crate::pace::Pace;
+use crate::signing::Signer;
+use crate::store::{Files, LaneId, OpenOptions, Store};
 use crate::task::PublicUris;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
+use crate::watch::Watches;
 use crate::webhook::WebhookSender;
 use crate::worker::{Bench, Worker, Workshop};
 
@@ -35,17 +39,19 @@ pub(crate) struct Node {
     pub gateway: Arc<Gateway>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
+    pub keys: Keys,
 }
 
 impl Node {
     /// Opens the store and starts the workers.
     pub fn open(config: &Config) -> Result<Self, StartError> {
         let clock = Clock::start();
+        let files = files(config);
         let metrics = Arc::new(Metrics::default());
-        let (store, ring, fingerprint_key) = Store::open(&OpenOptions {
-            data_dir: config.server.data_dir.clone(),
-            database: config.store.url.strip_prefix("sqlite:").map(PathBuf::from),
-            key_file: std::env::var_os("RINGBACK_KEY_FILE").map(PathBuf::from),
+        let (store, ring, secrets) = Store::open(&OpenOptions {
+            data_dir: files.data_dir.clone(),
+            database: files.database.clone(),
+            key_file: files.key_file.clone(),
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
             max_queued_tasks: config.server.max_queued_tasks,
             max_queued_per_credentials: config.server.max_queued_per_credentials,
@@ -61,7 +67,8 @@ impl Node {
             let metrics = metrics.upstream(&upstream.name);
             let client = Arc::new(Upstream::new(upstream)?);
             let reach = reach(&services, &client);
-            let identity = Identity::new(&upstream.identity, &upstream.name, &fingerprint_key, reach)?;
+            let identity = Identity::new(&upstream.identity, &upstream.name, &secrets.fingerprint, reach)?;
+            let pace = Arc::new(Pace::default());
             benches.push(Bench {
                 lane: Arc::clone(&store.lanes()[index]),
                 upstream: Arc::clone(&client),
@@ -71,6 +78,7 @@ impl Node {
                 concurrency: upstream.concurrency,
                 uris: uris.clone(),
                 metrics: metrics.clone(),
+                pace: Arc::clone(&pace),
             });
             routes.push(Route {
                 cors: Cors::new(&upstream.cors),
@@ -80,20 +88,25 @@ impl Node {
                 lane: LaneId(index),
                 uris,
                 metrics,
+                pace,
             });
         }
         let webhooks = &config.webhooks;
+        let watches = Arc::new(Watches::new(config.server.max_waiters));
+        let signer = Signer::new(&webhooks.signatures, secrets.signing);
         let workshop = Workshop {
             store: store.clone(),
             ring: ring.clone(),
             clock,
             benches,
-            sender: WebhookSender::new(webhooks),
+            sender: WebhookSender::new(webhooks, signer.clone()),
             rules: Arc::clone(&rules),
             delivery_backoff: Backoff::new(webhooks.delays.clone(), webhooks.jitter),
             delivery_metrics: metrics.deliveries(),
             delivery_permits: Workshop::delivery_permits(webhooks.concurrency, webhooks.per_host_concurrency),
+            watches: Arc::clone(&watches),
         };
+        let keys = Keys { files, store: store.clone(), ring: ring.clone(), signer: signer.clone() };
         let gateway = Gateway {
             routes: Routes::new(routes),
             server: config.server.clone(),
@@ -101,13 +114,24 @@ impl Node {
             ring,
             clock,
             rules,
+            jwks: Jwks { path: webhooks.jwks_path.clone(), signer },
             buffer: Arc::new(Semaphore::new(submit::buffer_units(config.server.max_buffered_bytes))),
-            repeats: Repeats::new(&fingerprint_key),
+            repeats: Repeats::new(&secrets.fingerprint),
             calls: Calls::new(config.server.max_calls, config.server.max_calls_per_credentials),
             metrics: Arc::clone(&metrics),
+            watches,
         };
         let worker = Worker::start(Arc::new(workshop));
-        Ok(Self { store, worker, gateway: Arc::new(gateway), metrics, clock })
+        Ok(Self { store, worker, gateway: Arc::new(gateway), metrics, clock, keys })
+    }
+}
+
+/// Where the store is, and the master keys when it is not the data directory.
+pub(crate) fn files(config: &Config) -> Files {
+    Files {
+        data_dir: config.server.data_dir.clone(),
+        database: config.store.url.strip_prefix("sqlite:").map(PathBuf::from),
+        key_file: std::env::var_os("RINGBACK_KEY_FILE").map(PathBuf::from),
     }
 }
 

@@ -9,15 +9,18 @@ mod backlog;
 mod cancel;
 mod claim;
 mod inbox;
+mod offline;
 mod open;
 mod read;
 mod reader;
 mod retention;
+mod signing;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +39,8 @@ use reader::Readers;
 #[cfg(test)]
 pub(super) use reader::traced;
 
-pub use open::{OpenError, OpenOptions};
+pub use offline::{Erased, Files, OfflineStore, change_signing_keys, signing_keys};
+pub use open::{NodeSecrets, OpenError, OpenOptions};
 
 /// A handle to the store; clones share it.
 #[derive(Clone)]
@@ -49,13 +53,20 @@ struct Shared {
     readers: Readers,
     lanes: Vec<Arc<Lane>>,
     deliveries: Arc<Ready<ReadyDelivery>>,
-    running: Mutex<HashSet<Seq>>,
+    /// Attempts in flight, by number.
+    running: Mutex<HashMap<Seq, u32>>,
     ids: TaskIds,
     /// Set by the writer after each commit.
     full: Arc<AtomicBool>,
     /// The writer panicked.
     failed: CancellationToken,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Shared {
+    fn running(&self) -> MutexGuard<'_, HashMap<Seq, u32>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Store {
@@ -77,15 +88,16 @@ impl Store {
         &self.shared.ids
     }
 
-    /// Says that an attempt of this task is in flight, until the guard is dropped.
+    /// Says that attempt `number` of this task is in flight, until the guard is dropped.
     #[must_use]
-    pub fn running(&self, seq: Seq) -> RunningGuard {
-        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).insert(seq);
-        RunningGuard { store: self.clone(), seq }
+    pub fn running(&self, seq: Seq, number: u32) -> RunningGuard {
+        self.shared.running().insert(seq, number);
+        RunningGuard { store: self.clone(), seq, number }
     }
 
-    fn is_running(&self, seq: Seq) -> bool {
-        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&seq)
+    /// The number of the attempt in flight.
+    fn running_attempt(&self, seq: Seq) -> Option<u32> {
+        self.shared.running().get(&seq).copied()
     }
 
     /// Whether a call offered now would most likely be refused. Spares reading its body.
@@ -244,11 +256,17 @@ impl Store {
 pub struct RunningGuard {
     store: Store,
     seq: Seq,
+    number: u32,
 }
 
 impl Drop for RunningGuard {
     fn drop(&mut self) {
-        self.store.shared.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.seq);
+        // The next attempt may have begun already.
+        if let Entry::Occupied(running) = self.store.shared.running().entry(self.seq)
+            && *running.get() == self.number
+        {
+            running.remove();
+        }
     }
 }
 

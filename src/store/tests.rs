@@ -13,6 +13,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::outcome::{FailureCode, Reason};
 use crate::seal::KeyRing;
+use crate::task::Status;
 
 mod callers;
 mod cancelling;
@@ -129,17 +130,17 @@ async fn an_accepted_task_is_queued_for_its_owner_alone_and_handed_off() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());
     let id = opened.accept().await;
-    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Status::Queued))));
+    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Progress { status: Status::Queued, .. }))));
     for (upstream, credentials_id) in [("bank", "john"), ("other", "jane"), ("nowhere", "jane")] {
         assert!(opened.store.find(Some(id), upstream, credentials_id).await.unwrap().is_none());
     }
     assert!(opened.store.find(None, "bank", "jane").await.unwrap().is_none());
     let task = opened.next().await;
     assert_eq!((task.seq, task.attempts, task.started), (id.seq(), 0, 0));
-    let running = opened.store.running(task.seq);
-    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Status::Running))));
+    let running = opened.store.running(task.seq, 1);
+    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Progress { status: Status::Running, .. }))));
     drop(running);
-    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Status::Queued))));
+    assert!(matches!(opened.find(id).await, Some(Found::Waiting(Progress { status: Status::Queued, .. }))));
 }
 
 #[tokio::test]

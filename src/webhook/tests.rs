@@ -1,6 +1,8 @@
 use super::*;
 use crate::client::scripted::{OK, Peer, Server};
+use crate::config::SignatureScheme;
 use crate::guard::tests::{config, loopback_config};
+use crate::signing::tests::signer;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -15,7 +17,7 @@ fn message() -> Message {
 }
 
 fn sender() -> WebhookSender {
-    WebhookSender::new(&loopback_config())
+    WebhookSender::new(&loopback_config(), signer(&[SignatureScheme::V1]))
 }
 
 fn uri(server: &Server, target: &str) -> WebhookUri {
@@ -50,6 +52,10 @@ async fn a_webhook_is_a_post_of_the_exact_body_to_the_exact_uri() {
         format!("host: {}", server.address()),
         format!("user-agent: Ringback/{}", env!("CARGO_PKG_VERSION")),
         "webhook-id: 019a3f00-0000-7000-8000-000000000001".to_owned(),
+        format!(
+            "webhook-signature: {}",
+            signer(&[SignatureScheme::V1]).sign(message.id, message.sent_at, BODY.as_bytes())
+        ),
         "webhook-timestamp: 1700000000".to_owned(),
     ];
     assert_eq!(lines, expected);
@@ -89,7 +95,7 @@ async fn a_redirect_is_not_followed() {
 async fn a_receiver_that_never_answers_is_a_timeout() {
     let server = Server::start().await;
     let config = WebhooksConfig { timeout: Duration::from_millis(50), ..loopback_config() };
-    let (sender, uri, message) = (WebhookSender::new(&config), uri(&server, "/"), message());
+    let (sender, uri, message) = (WebhookSender::new(&config, signer(&[])), uri(&server, "/"), message());
     let (outcome, (_, mut peer)) = tokio::join!(sender.deliver(&uri, &message), receive(&server, ""));
     assert_eq!(outcome, failed(DeliveryFailure::Timeout));
     peer.closed().await;
@@ -115,11 +121,10 @@ async fn a_connection_that_breaks_before_the_answer_is_broken() {
 #[tokio::test]
 async fn a_receiver_that_is_denied_at_connecting_is_not_called() {
     let server = Server::start().await;
-    let strict = WebhookSender::new(&WebhooksConfig {
-        allow_http: true,
-        ports: vec![server.address().port()],
-        ..config()
-    });
+    let strict = WebhookSender::new(
+        &WebhooksConfig { allow_http: true, ports: vec![server.address().port()], ..config() },
+        signer(&[]),
+    );
     let outcome = strict.deliver(&uri(&server, "/"), &message()).await;
     assert_eq!(outcome, failed(DeliveryFailure::AddressDenied("loopback")));
     let codes =
@@ -147,7 +152,7 @@ async fn an_answer_without_end_is_delivered_and_its_connection_closed() {
     let server = Server::start().await;
     // So long that only the limit of bytes can end it.
     let config = WebhooksConfig { timeout: Duration::from_hours(1), ..loopback_config() };
-    let (sender, uri, message) = (WebhookSender::new(&config), uri(&server, "/"), message());
+    let (sender, uri, message) = (WebhookSender::new(&config, signer(&[])), uri(&server, "/"), message());
     let endless = "HTTP/1.1 200 OK\r\n\r\n";
     let script = async {
         let (_, mut peer) = receive(&server, endless).await;
@@ -161,7 +166,7 @@ async fn an_answer_without_end_is_delivered_and_its_connection_closed() {
 async fn an_answer_that_trickles_past_the_limit_is_what_its_status_says() {
     let server = Server::start().await;
     let config = WebhooksConfig { timeout: Duration::from_millis(200), ..loopback_config() };
-    let (sender, uri, message) = (WebhookSender::new(&config), uri(&server, "/"), message());
+    let (sender, uri, message) = (WebhookSender::new(&config, signer(&[])), uri(&server, "/"), message());
     let trickle = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx";
     let (outcome, (_, mut peer)) = tokio::join!(sender.deliver(&uri, &message), receive(&server, trickle));
     assert_eq!(outcome, DeliveryOutcome::Delivered { status: 200 });

@@ -18,7 +18,7 @@ use crate::outcome::{
 };
 use crate::seal::{Column, Place, Sealed};
 use crate::store::{Announce, AttemptEnd, AttemptRecord, Carried, NewResult, ReadyTask, Settled, TaskFacts};
-use crate::task::{FinalStatus, Safety};
+use crate::task::{FinalStatus, Progress, Safety};
 use crate::upstream::{Attempt, Call};
 
 /// Runs one attempt and settles it. Returns the delivery to make now, if the task is final and its
@@ -80,7 +80,8 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
     let (body, bytes_sent) = request::counted(body, safety);
     let began = Instant::now();
     // Until the end is written: who reads `Queued` may rely on the attempt being settled.
-    let _running = store.running(task.seq);
+    let running = store.running(task.seq, number);
+    workshop.watches.tell(task.seq, Progress::running(number));
     let exchanged = {
         let _outside = bench.lane.load.outside();
         let target = facts.query.as_ref().map(|query| format!("{}?{query}", facts.path));
@@ -116,6 +117,7 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
     let (outcome, decision) =
         decide(&attempted, &bench.policy, clock.steady(), clock.wall(), rand::random::<f64>());
     bench.metrics.attempt(outcome).inc();
+    bench.pace.took(began.elapsed());
     let record = AttemptRecord {
         number,
         ended_at: clock.wall(),
@@ -133,7 +135,13 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
                 "attempt failed; the task waits for its next one"
             );
             let end = Arc::new(AttemptEnd::Retry { due_at });
-            insist(|| store.settle_attempt(task.seq, task.lease, Some(record), Arc::clone(&end))).await;
+            let settled =
+                insist(|| store.settle_attempt(task.seq, task.lease, Some(record), Arc::clone(&end))).await;
+            // Whoever comes after the change is told must not read the status before it.
+            drop(running);
+            if settled != Settled::Lost {
+                workshop.watches.tell(task.seq, Progress::queued(number, due_at));
+            }
             None
         }
         Decision::Succeed => {
@@ -241,7 +249,8 @@ fn result(
         None => empty,
         Some(taken) => NewResult {
             upstream_status: status_of(taken.exchange),
-            headers: Some(taken.headers),
+            // Headers without their body are no answer to show.
+            headers: (!matches!(taken.exchange, Exchange::TooLarge { .. })).then_some(taken.headers),
             body: taken.body,
             chunks: taken.chunks,
             staged: taken.staged,
@@ -260,7 +269,7 @@ async fn write(
     result: NewResult,
     announce: Announce,
 ) -> Option<LeaseToken> {
-    let status = result.status;
+    let (status, attempts) = (result.status, result.attempts);
     let end = Arc::new(AttemptEnd::Final { result: Box::new(result), announce });
     let store = &workshop.store;
     let settled = insist(|| store.settle_attempt(task.seq, task.lease, record, Arc::clone(&end))).await;
@@ -268,6 +277,7 @@ async fn write(
         Settled::Lost => None,
         Settled::Done(lease) => {
             bench.metrics.finished(status).inc();
+            workshop.watches.tell(task.seq, Progress::ended(status, attempts));
             lease
         }
     }

@@ -259,3 +259,20 @@ async fn a_node_that_restarts_meanwhile_is_waited_for() {
     exit(ended.status, 0);
     assert_eq!(ended.stdout, ["done"]);
 }
+
+#[tokio::test]
+async fn attempts_are_followed_as_they_happen() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::new(503), Reply::new(503), Reply::ok("done")]);
+    let node = Setup::new(&upstream).set("upstreams.0.retry.delays", vec!["200ms"; 6]).start().await;
+    let human = call(&["GET", &url(&node, "/x")]).await;
+    upstream.always([Reply::new(503), Reply::ok("done")]);
+    let script = call(&["GET", &url(&node, "/x"), "--json"]).await;
+
+    exit(human.status, 0);
+    let said = human.stderr.join("\n");
+    for part in ["Queued after attempt 2, the next one at ", "✓ Succeeded", "3 attempts"] {
+        assert!(said.contains(part), "no `{part}` in {said}");
+    }
+    assert_eq!(one_object(&script)["attempts"], 2);
+}

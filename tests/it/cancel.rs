@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use futures_util::future::join_all;
 use http::Method;
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::support::client::{Answer, Call};
@@ -326,4 +327,28 @@ async fn other_methods_are_refused_and_told_which_there_are() {
         answer.is_refusal(405, "method_not_allowed");
         assert_eq!(answer.list("allow"), ["get", "head", "delete"]);
     }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_task_hears_that_it_was_cancelled() {
+    let (upstream, gate) = (Upstream::start().await, Gate::closed());
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.post("/x?async=true").body("pay")).await;
+    upstream.wait_for_calls(1).await;
+    let waiting = tokio::spawn(node.results(&task).header("prefer", "wait=60").send());
+    let mut stream =
+        node.results(&task).header("accept", "text/event-stream").open().await.expect("a stream");
+    let first = stream.body_mut().frame().await.expect("a frame").expect("a whole one");
+    assert!(first.data_ref().is_some_and(|data| data.starts_with(b"id: 1\n")), "{first:?}");
+
+    let answer = delete(&node, &task).send().await;
+
+    is_cancelled(&node, &task, &answer).await;
+    let rest = crate::support::within("the stream ended", stream.into_body().collect()).await;
+    let rest = rest.expect("it ends cleanly").to_bytes();
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.contains(r#""status":"Failed","attempts":1"#) && rest.contains("finished"), "{rest}");
+    let waited = waiting.await.expect("the waiter does not panic");
+    assert_eq!((waited.status, waited.body), (200, answer.body));
 }

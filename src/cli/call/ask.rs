@@ -6,14 +6,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 
 use super::CallError;
 use crate::cli::CommandError;
-use crate::cli::remote::{Address, RemoteError, file_error};
-
-/// Unreserved characters (RFC 3986, 2.3) stay as they are.
-const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use crate::cli::remote::{Address, RemoteError, file_error, query_value};
 
 /// Headers that hold credentials.
 const EXPOSED: [HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
@@ -24,7 +21,6 @@ pub struct Ask {
     /// With our own parameters.
     pub address: Address,
     pub headers: HeaderMap,
-    pub token: Option<HeaderValue>,
     pub body: Option<Bytes>,
 }
 
@@ -38,8 +34,8 @@ impl Ask {
         webhook_uri: Option<&str>,
     ) -> Result<Self, CommandError> {
         let mut headers = headers(typed)?;
-        if let Some(token) = &token {
-            headers.insert(header::AUTHORIZATION, token.clone());
+        if let Some(token) = token {
+            headers.insert(header::AUTHORIZATION, token);
         }
         if let Some(body) = &body {
             headers.insert(header::CONTENT_LENGTH, body.len().into());
@@ -48,8 +44,19 @@ impl Ask {
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             }
         }
-        let token = token.or_else(|| headers.get(header::AUTHORIZATION).cloned());
-        Ok(Self { method, address: asynchronous(address, webhook_uri), headers, token, body })
+        Ok(Self { method, address: asynchronous(address, webhook_uri), headers, body })
+    }
+
+    /// The headers to ask for the result with: whichever says who the caller is, and nothing that is
+    /// about the call itself.
+    pub fn results_headers(&self) -> HeaderMap {
+        let is_about_the_call = |name: &str| {
+            name.starts_with("content-")
+                || name.starts_with("if-")
+                || ["accept", "idempotency-key", "prefer", "range"].contains(&name)
+        };
+        let kept = self.headers.iter().filter(|(name, _)| !is_about_the_call(name.as_str()));
+        kept.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 }
 
@@ -63,7 +70,7 @@ fn asynchronous(address: &Address, webhook_uri: Option<&str>) -> Address {
     };
     let mut address = if has("async") { address.clone() } else { address.with_query("async=true") };
     if let Some(uri) = webhook_uri {
-        address = address.with_query(&format!("webhook_uri={}", utf8_percent_encode(uri, &ENCODED)));
+        address = address.with_query(&format!("webhook_uri={}", query_value(uri)));
     }
     address
 }
@@ -154,6 +161,15 @@ mod tests {
             (&"k".parse().unwrap(), &"a=b".parse().unwrap())
         );
         assert_eq!(ask.headers["x-tag"], "one");
+        assert_eq!(ask.results_headers()["x-key"], "k", "whichever header says who the caller is");
+    }
+
+    #[test]
+    fn the_result_is_asked_for_without_what_is_about_the_call() {
+        let typed = ["Accept: text/csv", "Range: bytes=0-1", "If-None-Match: *", "Idempotency-Key: k"];
+        let ask = ask("http://a/", &typed, Some("{}")).unwrap();
+        let headers = ask.results_headers();
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["authorization"]);
     }
 
     #[test]

@@ -22,12 +22,14 @@ const JSON_BYTES: usize = 16 * 1024 * 1024;
 pub struct Ended {
     headers: HeaderMap,
     body: Incoming,
+    /// Where they are known.
+    attempts: Option<u64>,
 }
 
 impl Ended {
-    pub fn of(answer: Response<Incoming>) -> Self {
+    pub fn of(answer: Response<Incoming>, attempts: Option<u64>) -> Self {
         let (parts, body) = answer.into_parts();
-        Self { headers: parts.headers, body }
+        Self { headers: parts.headers, body, attempts }
     }
 
     pub fn succeeded(&self) -> bool {
@@ -46,14 +48,20 @@ impl Ended {
         self.text("ringback-upstream-status")?.parse().ok()
     }
 
-    /// Upstream status, content type and length, as far as there are any.
+    /// Attempts, where it took several, upstream status, content type and length, as far as known.
     pub fn facts(&self) -> String {
+        let attempts = self.attempts.filter(|count| *count > 1).map(|count| format!("{count} attempts"));
         let upstream = self.upstream_status().map(|status| format!("API {status}"));
         let described = self.succeeded().then(|| {
             let kind = self.text("content-type").map(|kind| printable(kind).into_owned());
             kind.into_iter().chain(self.text("content-length").map(|length| format!("{length} bytes")))
         });
-        upstream.into_iter().chain(described.into_iter().flatten()).collect::<Vec<_>>().join(", ")
+        attempts
+            .into_iter()
+            .chain(upstream)
+            .chain(described.into_iter().flatten())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     /// Prints or saves the result. A Failed task is an error that says why.
@@ -119,6 +127,7 @@ impl Ended {
         put("results_uri", json!(task.results_uri));
         put("status", json!(self.status()));
         put("elapsed_ms", json!(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)));
+        put("attempts", json!(self.attempts));
         put("upstream_status", json!(self.upstream_status()));
         if !self.succeeded() {
             let body = self.whole().await?;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::CallError;
 use super::ask::Ask;
+use super::events::{Events, Stage};
 use crate::cli::CommandError;
 use crate::cli::remote::{Address, Remote, RemoteError};
 use crate::cli::screen::{Screen, printable};
@@ -34,6 +35,7 @@ const ABOUT_BYTES: usize = 256 * 1024;
 const TASK: HeaderName = HeaderName::from_static("ringback-task");
 pub const STATUS: HeaderName = HeaderName::from_static("ringback-status");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// A task as its 202 named it.
 pub struct Task {
@@ -90,25 +92,43 @@ async fn refused(answer: Response<Incoming>) -> CallError {
 pub struct Follow<'a> {
     pub remote: &'a Remote,
     pub task: &'a Task,
-    pub token: Option<HeaderValue>,
+    pub headers: HeaderMap,
     pub started: Instant,
 }
 
+/// How a task is followed from here on.
+enum News {
+    /// The stream that was open, or there is none.
+    Ended,
+    Answer(Response<Incoming>),
+}
+
 impl Follow<'_> {
-    /// The answer of the results endpoint once the task is finished; its body is still to be read.
-    pub async fn to_the_end(&self, screen: &mut Screen) -> Result<Response<Incoming>, CommandError> {
-        let mut status = String::from("Queued");
+    /// The answer of the results endpoint once the task is finished, its body still to be read, and how
+    /// many attempts it took, where that is known.
+    pub async fn to_the_end(
+        &self,
+        screen: &mut Screen,
+    ) -> Result<(Response<Incoming>, Option<u64>), CommandError> {
+        let mut stage = Stage::of("Queued");
         let mut pause = PAUSE_MIN;
         let mut unreached: Option<Instant> = None;
         loop {
             let asked = Instant::now();
-            match self.drawing(screen, &status, self.look()).await {
+            let looked = match self.stream(screen, &mut stage).await {
+                Ok(News::Ended) => self.drawing(screen, &stage, self.look(None)).await,
+                Ok(News::Answer(answer)) => Ok(answer),
+                Err(error) => Err(error),
+            };
+            match looked {
                 Ok(answer) if answer.status() == StatusCode::ACCEPTED => {
                     unreached = None;
                     let said = answer.headers().get(STATUS).and_then(|said| said.to_str().ok());
-                    said.unwrap_or("Queued").clone_into(&mut status);
+                    if said.is_some_and(|said| said != stage.status) {
+                        stage = Stage::of(said.unwrap_or_default());
+                    }
                 }
-                Ok(answer) if answer.status() == StatusCode::OK => return Ok(answer),
+                Ok(answer) if answer.status() == StatusCode::OK => return Ok((answer, stage.attempts)),
                 Ok(answer) if answer.status() != StatusCode::SERVICE_UNAVAILABLE => {
                     return Err(refused(answer).await.into());
                 }
@@ -125,25 +145,48 @@ impl Follow<'_> {
             }
             // An answer that was held back is pause enough.
             let rest = pause.saturating_sub(asked.elapsed());
-            self.drawing(screen, &status, tokio::time::sleep(rest)).await;
+            self.drawing(screen, &stage, tokio::time::sleep(rest)).await;
             pause = pause.mul_f64(1.5).min(PAUSE_MAX);
         }
     }
 
-    async fn look(&self) -> Result<Response<Incoming>, RemoteError> {
-        let mut headers = HeaderMap::new();
-        if let Some(token) = &self.token {
-            headers.insert(header::AUTHORIZATION, token.clone());
+    /// Asks for the stream of the task's changes and follows it to its end. A node that has none to give
+    /// answers as it would without.
+    async fn stream(&self, screen: &mut Screen, stage: &mut Stage) -> Result<News, RemoteError> {
+        let answer = self.drawing(screen, stage, self.look(Some(EVENT_STREAM))).await?;
+        let kind = answer.headers().get(header::CONTENT_TYPE);
+        if kind.is_none_or(|kind| !kind.as_bytes().starts_with(EVENT_STREAM.as_bytes())) {
+            let full = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
+            // No room for one more stream; there is for a look.
+            return Ok(if full { News::Ended } else { News::Answer(answer) });
+        }
+        let mut body = answer.into_body();
+        let mut events = Events::default();
+        while let Some(Ok(frame)) = self.drawing(screen, stage, body.frame()).await {
+            let Ok(stages) = events.push(&frame.into_data().unwrap_or_default()) else { break };
+            for next in stages {
+                screen.now(&next.describe(), self.started.elapsed());
+                *stage = next;
+            }
+        }
+        Ok(News::Ended)
+    }
+
+    async fn look(&self, accept: Option<&'static str>) -> Result<Response<Incoming>, RemoteError> {
+        let mut headers = self.headers.clone();
+        if let Some(accept) = accept {
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         }
         headers.insert(PREFER, HeaderValue::from_static(WAIT));
         self.remote.send(Method::GET, &self.task.results, headers, empty_body()).await
     }
 
-    /// Draws the status while `work` goes on.
-    async fn drawing<F: Future>(&self, screen: &mut Screen, status: &str, work: F) -> F::Output {
+    /// Draws the stage while `work` goes on.
+    async fn drawing<F: Future>(&self, screen: &mut Screen, stage: &Stage, work: F) -> F::Output {
         let mut work = std::pin::pin!(work);
+        let text = stage.describe();
         loop {
-            screen.now(&printable(status), self.started.elapsed());
+            screen.now(&text, self.started.elapsed());
             if !screen.moves() {
                 return work.await;
             }

@@ -183,6 +183,7 @@ fn a_limit_of_zero_is_refused() {
         "[webhooks]\nconcurrency = 0",
         "[webhooks]\nper_host_concurrency = 0",
         "[server]\nmax_queued_tasks = 0",
+        "[server]\nmax_waiters = 0",
         "[server]\nmax_connections = 0",
     ] {
         code(lines, "limit_out_of_range");
@@ -302,6 +303,18 @@ fn a_cors_origin_that_no_browser_sends_is_refused() {
 fn a_webhook_host_is_a_name() {
     code("[webhooks]\nallow_hosts = [\"https://hooks.example\"]\n", "webhook_host_invalid");
     accepted("[webhooks]\nallow_hosts = [\"hooks.example\"]\nallow_networks = [\"10.0.0.0/8\", \"::1\"]\n");
+}
+
+#[test]
+fn the_key_set_has_a_path_and_signatures_a_known_scheme() {
+    for path in ["", "keys", "/", "/a/../b", "/a?b"] {
+        code(&format!("[webhooks]\njwks_path = \"{path}\"\n"), "jwks_path_invalid");
+    }
+    accepted("[webhooks]\njwks_path = \"/keys\"\nsignatures = [\"v1a\"]\n");
+    code("[webhooks]\nsignatures = [\"V1\"]\n", "bad_value");
+    let text = "[[upstreams]]\nurl = \"http://a\"\n[webhooks]\nsignatures = []\n";
+    let unsigned = Config::from_toml(text).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(unsigned.relaxations().iter().any(|said| said.contains("not signed")));
 }
 
 #[test]

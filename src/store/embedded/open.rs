@@ -3,7 +3,7 @@
 //! Refuses rather than repairs: a file that is not a Ringback store, a newer schema, a wrong key and a
 //! second process each stop the start with one sentence, and nothing is written.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -20,11 +20,12 @@ use super::backlog::Backlog;
 use super::inbox::Inbox;
 use super::reader::Readers;
 use super::writer::{self, Writer};
-use super::{Shared, Store};
+use super::{Shared, Store, signing};
 use crate::clock::{Clock, Timestamp};
 use crate::id::{Seq, TaskIds};
 use crate::seal::{self, KeyFileError, KeyRing, SealError, Sealed};
 use crate::secret::FingerprintKey;
+use crate::signing::{SigningError, SigningKeys};
 use crate::store::{Lane, Load, Ready};
 
 /// Marks a SQLite file as ours (`PRAGMA application_id`).
@@ -71,6 +72,10 @@ pub enum OpenError {
     KeyFile(#[from] KeyFileError),
     #[error("the key file does not fit the store: {0}")]
     WrongKey(SealError),
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    #[error("there is no store at {0}; name its data directory with --data-dir or the configuration")]
+    Missing(PathBuf),
     #[error("{0} is not a Ringback store; move it away or choose another data directory")]
     NotAStore(PathBuf),
     #[error("the store {0} was written by a newer version; run that version")]
@@ -81,12 +86,18 @@ pub enum OpenError {
     Database { path: PathBuf, source: rusqlite::Error },
 }
 
+/// The node's own secrets, which its store keeps sealed.
+pub struct NodeSecrets {
+    pub fingerprint: FingerprintKey,
+    pub signing: SigningKeys,
+}
+
 impl Store {
     /// Opens the store, making it if there is none, gives every lease back, and starts its threads.
     ///
     /// # Errors
     /// See [`OpenError`]; then nothing was changed.
-    pub fn open(options: &OpenOptions) -> Result<(Self, KeyRing, FingerprintKey), OpenError> {
+    pub fn open(options: &OpenOptions) -> Result<(Self, KeyRing, NodeSecrets), OpenError> {
         let data_dir_lock = lock_data_dir(&options.data_dir)?;
         let path = options.database.clone().unwrap_or_else(|| options.data_dir.join("ringback.db"));
         let exists = fs::metadata(&path).is_ok_and(|file| file.len() > 0);
@@ -94,15 +105,14 @@ impl Store {
         let ring = seal::load_or_create(&key_file, !exists)?;
 
         let database_error = |source| OpenError::Database { path: path.clone(), source };
-        let database_lock = lock(&beside(&path, ".lock"))
-            .map_err(|source| OpenError::Lock { path: path.clone(), source })?
-            .ok_or_else(|| OpenError::InUse(path.clone()))?;
+        let database_lock = lock_database(&path)?;
         let mut connection = connect(&path).map_err(database_error)?;
         // Before anything that could change a file of somebody else.
         check_is_ours(&connection, &path, exists)?;
         configure(&connection, exists).map_err(database_error)?;
         migrate(&mut connection, &path, &ring)?;
         let fingerprint = read_secrets(&connection, &ring, &path)?;
+        let signing = signing::read_or_make(&mut connection, &ring, options.clock.wall(), &path)?;
         let mut recovered = recover(&mut connection, options).map_err(database_error)?;
 
         let inbox = Arc::new(Inbox::new(options.upstreams.len()));
@@ -149,17 +159,17 @@ impl Store {
             readers,
             lanes,
             deliveries,
-            running: Mutex::new(HashSet::new()),
+            running: Mutex::new(HashMap::new()),
             ids: TaskIds::after(recovered.last),
             full,
             failed,
             writer: Mutex::new(Some(thread)),
         };
-        Ok((Self { shared: Arc::new(shared) }, ring, fingerprint))
+        Ok((Self { shared: Arc::new(shared) }, ring, NodeSecrets { fingerprint, signing }))
     }
 }
 
-fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {
+pub(super) fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {
     let unusable = |source| OpenError::DataDir { path: data_dir.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(unusable)?;
     lock(&data_dir.join("ringback.lock"))
@@ -177,6 +187,12 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+pub(super) fn lock_database(path: &Path) -> Result<File, OpenError> {
+    lock(&beside(path, ".lock"))
+        .map_err(|source| OpenError::Lock { path: path.to_owned(), source })?
+        .ok_or_else(|| OpenError::InUse(path.to_owned()))
+}
+
 /// The path of a file beside `path`. A database may lie outside the data directory, where the lock of
 /// that directory does not reach it.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -185,7 +201,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -195,7 +211,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     )
 }
 
-fn configure(connection: &Connection, exists: bool) -> rusqlite::Result<()> {
+pub(super) fn configure(connection: &Connection, exists: bool) -> rusqlite::Result<()> {
     if !exists {
         connection.pragma_update(None, "page_size", 8192)?;
     }
@@ -211,7 +227,7 @@ fn configure(connection: &Connection, exists: bool) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn check_is_ours(connection: &Connection, path: &Path, exists: bool) -> Result<(), OpenError> {
+pub(super) fn check_is_ours(connection: &Connection, path: &Path, exists: bool) -> Result<(), OpenError> {
     let id = connection.query_row("PRAGMA application_id", [], |row| row.get::<_, i32>(0));
     match id {
         Ok(APPLICATION_ID) => Ok(()),
@@ -228,7 +244,7 @@ fn is_empty(connection: &Connection) -> bool {
 }
 
 /// Brings the schema to this version in one transaction; a fresh store also gets its secrets in it.
-fn migrate(connection: &mut Connection, path: &Path, ring: &KeyRing) -> Result<(), OpenError> {
+pub(super) fn migrate(connection: &mut Connection, path: &Path, ring: &KeyRing) -> Result<(), OpenError> {
     let run = |connection: &mut Connection| -> rusqlite::Result<bool> {
         let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let version: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -261,7 +277,11 @@ fn migrate(connection: &mut Connection, path: &Path, ring: &KeyRing) -> Result<(
     }
 }
 
-fn read_secrets(connection: &Connection, ring: &KeyRing, path: &Path) -> Result<FingerprintKey, OpenError> {
+pub(super) fn read_secrets(
+    connection: &Connection,
+    ring: &KeyRing,
+    path: &Path,
+) -> Result<FingerprintKey, OpenError> {
     let open = |name: &str| {
         let sealed = connection
             .query_row("SELECT value FROM secret WHERE name = ?1", [name], |row| row.get::<_, Vec<u8>>(0))

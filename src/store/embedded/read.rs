@@ -9,14 +9,14 @@ use crate::seal::Sealed;
 use crate::store::{
     ChunkKind, Found, StoreError, StoreNumbers, StoredAnnouncement, StoredRequest, StoredResult, StoredTask,
 };
-use crate::task::{FinalStatus, Status};
+use crate::task::{FinalStatus, Progress};
 
 // find: one statement whoever asks and whatever exists, so that a task of others, an unknown id and a
 // malformed id cannot be told apart by what is done for them.
 const FIND: &str = "
     SELECT state.seq IS NOT NULL, result.succeeded, result.attempts, result.upstream_status, result.headers,
            result.body, result.chunks, result.length, result.failure, result.reason, result.effect_unknown,
-           result.error, result.sent_at, result.bytes_sent, result.cause
+           result.error, result.sent_at, result.bytes_sent, result.cause, state.attempts, state.due_at
     FROM task
     LEFT JOIN state ON state.seq = task.seq
     LEFT JOIN result ON result.seq = task.seq AND result.erased = 0
@@ -47,16 +47,20 @@ impl Store {
                     .prepare_cached(FIND)?
                     .query_row(params![seq, bytes, credentials_id, upstream], |row| {
                         let waiting: bool = row.get(0)?;
-                        Ok((waiting, stored_result(row)?))
+                        let waits =
+                            if waiting { Some((row.get(15)?, Timestamp(row.get(16)?))) } else { None };
+                        Ok((waits, stored_result(row)?))
                     })
                     .optional()
             })
             .await?;
-        Ok(row.map(|(waiting, result)| match result {
-            Some(result) => Found::Finished(Box::new(result)),
-            None if !waiting => Found::Expired,
-            None if self.is_running(Seq(seq)) => Found::Waiting(Status::Running),
-            None => Found::Waiting(Status::Queued),
+        Ok(row.map(|(waits, result)| match (result, waits) {
+            (Some(result), _) => Found::Finished(Box::new(result)),
+            (None, None) => Found::Expired,
+            (None, Some((attempts, due_at))) => Found::Waiting(match self.running_attempt(Seq(seq)) {
+                Some(number) => Progress::running(number),
+                None => Progress::queued(attempts, due_at),
+            }),
         }))
     }
 

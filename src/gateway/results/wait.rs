@@ -1,0 +1,57 @@
+//! Waiting for a task to end: no longer than asked for, allowed, or the caller's token is good, and not
+//! beyond the node's own stop.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::Gateway;
+use crate::identity::Caller;
+use crate::task::Progress;
+use crate::watch::Waiter;
+
+/// How long a wait of so many seconds may last at most.
+pub fn allowed(gateway: &Gateway, seconds: u64) -> Duration {
+    Duration::from_secs(seconds).min(gateway.server.max_wait)
+}
+
+/// When the caller's token ends, where that is known.
+pub fn token_ends(gateway: &Gateway, caller: &Caller) -> Option<Instant> {
+    caller.expires_at.map(|at| Instant::now() + gateway.clock.wall().until(at))
+}
+
+/// Waits for the end of a task. What is known of it when the wait is over.
+pub async fn until_final(
+    mut waiter: Waiter,
+    mut known: Progress,
+    wait: Duration,
+    token_ends: Option<Instant>,
+    stop: &CancellationToken,
+) -> Progress {
+    let end = Instant::now() + wait;
+    let end = token_ends.map_or(end, |token| token.min(end));
+    let mut time_up = std::pin::pin!(sleep_until(end));
+    while !known.is_final() {
+        tokio::select! {
+            biased;
+            change = waiter.next() => {
+                // What was read after registering can be newer than what was told since.
+                if change.step() > known.step() {
+                    known = change;
+                }
+            }
+            () = &mut time_up => break,
+            () = stop.cancelled() => break,
+        }
+    }
+    known
+}
+
+/// Says which wait was honoured (RFC 7240, 3).
+pub fn say_applied(headers: &mut HeaderMap, wait: Duration) {
+    if let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.as_secs())) {
+        headers.append("preference-applied", value);
+    }
+}

@@ -1,0 +1,165 @@
+//! Secrets go in; nothing that Ringback writes, logs, counts or refuses holds one of them.
+
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::support::client::encode;
+use crate::support::node::{PREFIX, Setup};
+use crate::support::peer::Upstream;
+use crate::support::receiver::Receiver;
+use crate::support::reply::Reply;
+
+/// Each in its own place; the place is the name.
+const SECRETS: [&str; 9] = [
+    "canary-token-7f3a",
+    "canary-query-81bc",
+    "canary-header-92cd",
+    "canary-body-a3de",
+    "canary-hook-b4ef",
+    "canary-result-c5f0",
+    "canary-result-header-d601",
+    "canary-error-e712",
+    "canary-refused-f823",
+];
+
+/// Everything Ringback wrote, by where.
+struct Written(Vec<(String, String)>);
+
+impl Written {
+    /// Searching text is fast; a secret is ASCII, which no other byte can hide.
+    fn add(&mut self, place: &str, bytes: impl Into<Vec<u8>>) {
+        self.0.push((place.to_owned(), String::from_utf8_lossy(&bytes.into()).into_owned()));
+    }
+
+    fn add_files(&mut self, when: &str, dir: &Path) {
+        for file in fs::read_dir(dir).expect("the data directory is there") {
+            let path = file.expect("it can be listed").path();
+            self.add(&format!("{} {when}", path.display()), fs::read(&path).expect("it can be read"));
+        }
+    }
+
+    /// Where a secret stands: as it is, percent-encoded, in base64 or in hexadecimal digits.
+    fn leaks(&self) -> Vec<String> {
+        let mut leaks = Vec::new();
+        for secret in SECRETS {
+            let hex: Vec<String> = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+            let numbers: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
+            // Base64 of a part depends on where it begins; a middle part is the same in one of three.
+            let base64 = (0..3).map(|skip| {
+                let encoded = STANDARD.encode(&secret.as_bytes()[skip..]);
+                encoded[..encoded.len() / 4 * 4 - 4].to_owned()
+            });
+            let spellings = [secret.to_owned(), hex.concat(), numbers.join(", ")].into_iter().chain(base64);
+            for spelling in spellings {
+                for (place, text) in &self.0 {
+                    if text.contains(&spelling) {
+                        leaks.push(format!("{secret} in {place}"));
+                    }
+                }
+            }
+        }
+        leaks
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_found_in_anything_that_is_written() {
+    let [token, query, header, body, hook, result, result_header, error, refused] = SECRETS;
+    let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
+    let path = |name: &str| format!("{PREFIX}/{name}");
+    upstream.script(&path("good"), [Reply::ok(result).header("x-result", result_header)]);
+    upstream.script(
+        &path("large"),
+        [Reply::ok(result.repeat(40_000)).header("etag", &format!("\"{result_header}\""))],
+    );
+    upstream.script(
+        &path("failing"),
+        [Reply::json(403, &format!(r#"{{"error":"denied","error_description":"{error}"}}"#))],
+    );
+    upstream.script(&path("flaky"), [Reply::new(503).body(error), Reply::reset(), Reply::ok(result)]);
+    upstream.script(&path("broken"), [Reply::reset()]);
+    receiver.refuses_first(2);
+    let node = Setup::new(&upstream)
+        .set("upstreams.0.identity.mode", "opaque")
+        .arg("--log-level")
+        .arg("trace")
+        .start()
+        .await;
+    let mut written = Written(Vec::new());
+
+    let hook_query = receiver.query(&format!("/hook?key={hook}"));
+    for name in ["good", "large", "failing", "flaky", "broken"] {
+        let call = node.call(http::Method::PUT, &format!("{}?q={query}&{hook_query}", path(name)));
+        let call =
+            call.bearer(token).header("x-secret", header).header("cookie", header).body(body.repeat(30_000));
+        let task = node.submit(call).await;
+        // While it is queued or running the request is at rest too.
+        written.add_files("while a task runs", &node.data_dir());
+        let look = async || {
+            let answer = node.results(&task).bearer(token).send().await;
+            (answer.status == 200).then_some(answer)
+        };
+        crate::support::eventually("the task is finished", look).await;
+        receiver.wait_for_task(&task.id, 1).await;
+        // A stranger who asks for it learns nothing.
+        let stranger = node.results(&task).bearer(refused).send().await;
+        stranger.is_refusal(404, "task_not_found");
+        written.add("a stranger's answer", format!("{:?} {:?}", stranger.headers, stranger.body));
+    }
+    // A receiver that cannot be reached, under a URI that holds a secret.
+    let dead = encode(&format!("http://127.0.0.1:9/{hook}"));
+    node.submit(node.get(&format!("/good?q={query}&async=true&webhook_uri={dead}")).bearer(token)).await;
+
+    let bad_hook = encode(&format!("http://10.0.0.1/{refused}"));
+    let worse_hook = encode(&format!("https://{refused}@example.com/"));
+    for target in [
+        format!("/good?async=true&webhook_uri={bad_hook}"),
+        format!("/good?async=true&webhook_uri={worse_hook}"),
+        format!("/good?async={refused}"),
+        format!("/good?async=true&webhook_uri=a&webhook_uri={refused}"),
+        format!("/{refused}/../x"),
+        format!("/results/{refused}"),
+    ] {
+        let answer = node.get(&target).bearer(refused).header("x-secret", refused).send().await;
+        assert!(answer.status >= 400, "{target}: {}", answer.status);
+        written.add("an error answer", format!("{:?} {:?}", answer.headers, answer.body));
+    }
+    let twice = node.get("/good?async=true").bearer(refused).header("authorization", refused).send().await;
+    written.add("an error answer", format!("{:?} {:?}", twice.headers, twice.body));
+
+    let metrics = node.admin("/metrics").send().await;
+    assert_eq!(metrics.status, 200);
+    written.add("the metrics", metrics.body);
+    let data_dir = node.data_dir();
+    written.add_files("of the running node", &data_dir);
+    let (_setup, ended) = node.terminate().await;
+    written.add_files("of the stopped node", &data_dir);
+    let log = ended.stderr.join("\n");
+    assert!(log.contains("webhook not delivered"), "the log is not at its most talkative");
+    written.add("the log", log);
+    written.add("the standard output", ended.stdout.join("\n"));
+
+    assert!(written.0.iter().any(|(place, text)| place.contains("ringback.db") && text.len() > 100_000));
+    let leaks = written.leaks();
+    assert!(leaks.is_empty(), "{}", leaks.join("\n"));
+}
+
+#[test]
+fn a_secret_is_found_however_it_is_written() {
+    let secret = SECRETS[3];
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02X}").to_lowercase()).collect();
+    for text in [
+        format!("x{secret}y"),
+        hex,
+        STANDARD.encode(format!("x{secret}y")),
+        STANDARD.encode(format!("xy{secret}")),
+        format!("{:?}", secret.as_bytes()),
+    ] {
+        let mut written = Written(Vec::new());
+        written.add("here", text.clone());
+        assert!(!written.leaks().is_empty(), "{text}");
+    }
+}

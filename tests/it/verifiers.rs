@@ -1,0 +1,168 @@
+//! The README's functions for receivers, in other languages, on webhooks of a running node.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use webhook_signature::{Message, SharedSecret, SigningKey, header_value};
+
+use crate::signatures;
+use crate::support::node::Node;
+use crate::support::peer::Upstream;
+use crate::support::receiver::Receiver;
+
+const README: &str = include_str!("../../crates/webhook-signature/README.md");
+
+/// Where the verifiers are installed.
+const VARIABLE: &str = "RINGBACK_VERIFIERS";
+
+fn installed() -> PathBuf {
+    let Some(directory) = std::env::var_os(VARIABLE) else {
+        panic!(
+            "{VARIABLE} names no directory with the verifiers. `./test` prepares one; by hand, type:\n\
+             mkdir -p target/verifiers && python3 -m venv target/verifiers/venv && \
+             target/verifiers/venv/bin/pip install -r tests/verifiers/requirements.txt && \
+             cp tests/verifiers/package*.json target/verifiers && npm --prefix target/verifiers ci && \
+             export {VARIABLE}=$PWD/target/verifiers"
+        )
+    };
+    directory.into()
+}
+
+/// The README's code blocks of a language.
+fn examples(language: &str) -> Vec<&'static str> {
+    let fence = format!("```{language}\n");
+    let blocks = README.split(&fence).skip(1);
+    blocks.map(|rest| rest.split_once("```").expect("a block ends").0).collect()
+}
+
+/// A webhook as a receiver sees it, and whether it is one to believe, by secret and by keys.
+struct Case {
+    name: &'static str,
+    secret: String,
+    jwks: Value,
+    id: String,
+    timestamp: String,
+    signature: String,
+    body: Vec<u8>,
+    believed: (bool, bool),
+}
+
+/// Real webhooks of a node, and what an attacker could make of one.
+async fn cases() -> Vec<Case> {
+    let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
+    let node = Node::start(&upstream).await;
+    node.submit(node.get(&format!("/accounts?{}", receiver.query("/hook")))).await;
+    let webhook = receiver.wait_for(1).await.remove(0);
+    let (secret, jwks) = (signatures::secrets(&node).await.remove(0), signatures::jwks(&node).await.json());
+    let header = |name| webhook.header(name).expect("a signed webhook").to_owned();
+    let case = |name, believed| Case {
+        name,
+        secret: secret.clone(),
+        jwks: jwks.clone(),
+        id: header("webhook-id"),
+        timestamp: header("webhook-timestamp"),
+        signature: header("webhook-signature"),
+        body: webhook.body.clone(),
+        believed,
+    };
+    let mut changed = case("a changed byte", (false, false));
+    changed.body[20] ^= 1;
+    let mut wrong = case("a wrong key", (false, false));
+    wrong.secret = String::from("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    wrong.jwks["keys"][0]["x"] = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo".into();
+    let mut other = case("another id", (false, false));
+    other.id.replace_range(..1, "1");
+    let mut unsigned = case("no signature", (false, false));
+    unsigned.signature = String::new();
+    vec![case("as it came", (true, true)), changed, wrong, other, unsigned, old()]
+}
+
+/// Ten minutes old and signed well: only its age is wrong.
+fn old() -> Case {
+    let timestamp = i64::try_from(crate::support::issuer::now()).expect("seconds") - 600;
+    let (secret, key) = (SharedSecret::from_bytes(&[5; 32]).unwrap(), SigningKey::from_seed(&[5; 32]));
+    let body = b"{}".to_vec();
+    let message = Message::new("msg", timestamp, &body).unwrap();
+    let signature = header_value([secret.sign(&message), key.sign(&message)]);
+    let x = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key.public_key().as_bytes());
+    Case {
+        name: "an old timestamp",
+        secret: String::clone(&secret.to_text()),
+        jwks: json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": x }] }),
+        id: String::from("msg"),
+        timestamp: timestamp.to_string(),
+        signature,
+        body,
+        believed: (false, false),
+    }
+}
+
+/// What the driver says to each case.
+fn judged(mut driver: Command, cases: &[Case]) -> Vec<bool> {
+    let cases: Vec<_> = cases
+        .iter()
+        .map(|case| {
+            let headers = json!({ "webhook-id": case.id, "webhook-timestamp": case.timestamp,
+                "webhook-signature": case.signature });
+            json!({ "secret": case.secret, "jwks": case.jwks, "headers": headers,
+                "body": STANDARD.encode(&case.body) })
+        })
+        .collect();
+    let mut child =
+        driver.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the language is installed");
+    let input = serde_json::to_vec(&cases).unwrap();
+    child.stdin.take().expect("piped").write_all(&input).expect("the driver reads");
+    let output = child.wait_with_output().expect("a child can be waited for");
+    assert!(output.status.success(), "the driver failed");
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| line == "believed").collect()
+}
+
+/// A directory with a driver of the tests and the README's examples.
+fn place(into: &Path, driver: &str, files: &[(String, &str)]) -> PathBuf {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/verifiers").join(driver);
+    for (name, text) in files {
+        std::fs::write(into.join(name), text).expect("the directory can be written");
+    }
+    let driver = into.join(driver);
+    std::fs::copy(from, &driver).expect("the driver can be copied");
+    driver
+}
+
+#[tokio::test]
+async fn the_readmes_python_believes_real_webhooks_only() {
+    let installed = installed();
+    let dir = tempfile::tempdir_in(&installed).expect("a directory can be made");
+    let examples = examples("python");
+    let driver = place(dir.path(), "driver.py", &[(String::from("example.py"), examples[0])]);
+    let cases = cases().await;
+    let mut python = Command::new(installed.join("venv/bin/python"));
+    python.arg(driver);
+    let judged = judged(python, &cases);
+    assert_eq!(judged.len(), cases.len());
+    for (case, judged) in cases.iter().zip(judged) {
+        assert_eq!(judged, case.believed.0, "{}", case.name);
+    }
+}
+
+#[tokio::test]
+async fn the_readmes_javascript_believes_real_webhooks_only() {
+    let installed = installed();
+    // Below the installed packages, so that imports find them.
+    let dir = tempfile::tempdir_in(&installed).expect("a directory can be made");
+    let examples = examples("js");
+    let named: Vec<_> =
+        examples.iter().enumerate().map(|(index, text)| (format!("example{index}.mjs"), *text)).collect();
+    let driver = place(dir.path(), "driver.mjs", &named);
+    let cases = cases().await;
+    let mut node = Command::new("node");
+    node.arg(driver);
+    let judged = judged(node, &cases);
+    assert_eq!(judged.len(), 2 * cases.len());
+    for (case, judged) in cases.iter().zip(judged.chunks(2)) {
+        assert_eq!((judged[0], judged[1]), case.believed, "{}", case.name);
+    }
+}
