@@ -162,7 +162,7 @@ impl Refusal {
         self.with_body(accept::PROBLEM, &body)
     }
 
-    /// A 503 or 429 asks for a pause of a second, a 401 names the scheme, a 416 the length.
+    /// A 429 or 503 asks for a pause of a second, a 401 names the scheme, a 416 the length.
     fn with_body(self, kind: &'static str, body: &Value) -> Response<Full<Bytes>> {
         let (code, status) = self.parts();
         let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
