@@ -125,10 +125,10 @@ struct ConfigArgs {
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
     /// Where calls arrive [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Where /livez, /readyz and /metrics answer [default: 127.0.0.1:8081].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     admin_listen: Option<SocketAddr>,
     /// Directory of the store and the keys [default: ringback-data].
     #[arg(long, value_name = "DIR")]
@@ -230,7 +230,12 @@ fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// As [`print`], each line with its end.
+/// An address to listen on, with an example for whoever types only a port.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| String::from("write an address and a port, such as 127.0.0.1:8080"))
+}
+
+/// As [`print()`], each line with its end.
 fn print_lines(lines: &[String]) -> io::Result<()> {
     print(&(lines.join("\n") + "\n"))
 }

@@ -151,9 +151,8 @@ impl Gateway {
         match self.calls.begin(credential.map(HeaderValue::as_bytes)) {
             Ok(place) => (self.answer(route, request, peer).await, Some(place)),
             Err(refusal) => {
-                let headers = request.headers();
-                let form = Form::of(headers);
-                (self.refuse(route, headers.get(header::ORIGIN), form, refusal), None)
+                let (origin, form) = (request.headers().get(header::ORIGIN), Form::of(request.headers()));
+                (self.refuse(route, origin, form, refusal), None)
             }
         }
     }

@@ -99,25 +99,6 @@ impl Rules {
         if addresses.is_empty() { Err("no_address") } else { Ok(()) }
     }
 
-    /// Whether a connection to this address of `host` may be made.
-    #[must_use]
-    pub fn judge_destination(&self, tls: bool, host: &str, address: SocketAddr) -> Verdict {
-        if self.is_own(address) {
-            return Verdict::denied(OWN_LISTENER);
-        }
-        let verdict = self.judge_address(address.ip());
-        // A name promises nothing about where it leads, so the freedom of loopback receivers depends
-        // on the address itself.
-        if self.is_allowed_loopback(address.ip()) {
-            return verdict;
-        }
-        match self.judge_scheme_and_port(tls, address.port()) {
-            Err(rule) => Verdict::denied(rule),
-            Ok(()) if !verdict.allowed && self.is_allowed_host(host) => Verdict::allowed("allow_hosts"),
-            Ok(()) => verdict,
-        }
-    }
-
     /// Judges a connection that was made, before anything is written to it: a node that listens on all
     /// addresses of its machine knows them only by being connected to itself.
     ///
@@ -136,6 +117,25 @@ impl Rules {
             let is_here = own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback());
             own.port() == address.port() && is_here
         })
+    }
+
+    /// Whether a connection to this address of `host` may be made.
+    #[must_use]
+    pub fn judge_destination(&self, tls: bool, host: &str, address: SocketAddr) -> Verdict {
+        if self.is_own(address) {
+            return Verdict::denied(OWN_LISTENER);
+        }
+        let verdict = self.judge_address(address.ip());
+        // A name promises nothing about where it leads, so the freedom of loopback receivers depends
+        // on the address itself.
+        if self.is_allowed_loopback(address.ip()) {
+            return verdict;
+        }
+        match self.judge_scheme_and_port(tls, address.port()) {
+            Err(rule) => Verdict::denied(rule),
+            Ok(()) if !verdict.allowed && self.is_allowed_host(host) => Verdict::allowed("allow_hosts"),
+            Ok(()) => verdict,
+        }
     }
 
     fn judge_scheme_and_port(&self, tls: bool, port: u16) -> Result<(), &'static str> {

@@ -132,13 +132,13 @@ async fn serve(
     ready: impl FnOnce(),
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(StartError::Runtime)?;
-    let hangup = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
     let server = &config.server;
     let tls = match (&server.tls_cert_file, &server.tls_key_file) {
         (Some(certificate), Some(key)) => Some(ListenerTls::load(certificate, key)?),
         _ => None,
     };
     let guard = admin_guard(server)?;
+    let hangup = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
     let node = Node::open(&config)?;
     let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     let readiness = Arc::new(Readiness::new(2 + extras.len(), stop.clone()));

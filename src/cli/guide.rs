@@ -68,6 +68,8 @@ curl -si -H "Authorization: Bearer $TOKEN" "$RESULTS"; echo
 
 curl -s http://{inbox}/deliveries; echo
 
+A webhook URI with ?fail=2 is refused twice first; http://{bank}/calls lists what reached the bank.
+
 Other users, to put after code= in step 1:
 
 "#,
@@ -76,8 +78,12 @@ Other users, to put after code= in step 1:
         for (user, trouble) in USERS {
             writeln!(text, "  {user:<14} {trouble}").expect("writing to a string");
         }
-        writeln!(text, "\nCtrl-C stops it; {} keeps everything.\n", self.data_dir.display())
-            .expect("writing to a string");
+        writeln!(
+            text,
+            "\nRetries are quicker here than by default. Ctrl-C stops it; {} keeps the tasks.\n",
+            self.data_dir.display()
+        )
+        .expect("writing to a string");
         text
     }
 }

@@ -58,7 +58,7 @@ const PASSED_ON: [HeaderName; 5] = [
     webhooks.allow_loopback = true.")]
 pub struct Listen {
     /// Where webhooks arrive.
-    #[arg(long = "listen", value_name = "ADDRESS", default_value = "127.0.0.1:8092")]
+    #[arg(long = "listen", value_name = "ADDRESS", value_parser = super::address, default_value = "127.0.0.1:8092")]
     at: SocketAddr,
     /// Pass each webhook on to this URL, and answer it as that does.
     #[arg(long, value_name = "URL")]

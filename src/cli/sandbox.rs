@@ -19,16 +19,16 @@ const UPSTREAM: &str = "bank";
 #[derive(Args)]
 pub struct Sandbox {
     /// Where the gateway listens [default: 127.0.0.1:8080].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = super::address)]
     listen: Option<SocketAddr>,
     /// Where /livez, /readyz and /metrics answer [default: 127.0.0.1:8081].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = super::address)]
     admin_listen: Option<SocketAddr>,
     /// Where the bank listens.
-    #[arg(long, value_name = "ADDRESS", default_value_t = loopback(8090))]
+    #[arg(long, value_name = "ADDRESS", value_parser = super::address, default_value_t = loopback(8090))]
     bank_listen: SocketAddr,
     /// Where the webhook inbox listens.
-    #[arg(long, value_name = "ADDRESS", default_value_t = loopback(8091))]
+    #[arg(long, value_name = "ADDRESS", value_parser = super::address, default_value_t = loopback(8091))]
     inbox_listen: SocketAddr,
     /// Directory of the bank's and the node's keys and of the store [default: ringback-sandbox].
     #[arg(long, value_name = "DIR")]
@@ -110,6 +110,7 @@ fn base(listen: SocketAddr, bank: SocketAddr) -> String {
          [[upstreams]]\nname = \"{UPSTREAM}\"\nprefix = \"/data/v1\"\nurl = \"http://{bank}/data/v1\"\n\n\
          [upstreams.identity]\nmode = \"jwt\"\njwks_url = \"http://{bank}{jwks}\"\nissuer = \"{issuer}\"\n\
          audience = \"{audience}\"\nclaim = \"sub\"\n\n\
+         [upstreams.retry]\ndelays = [\"200ms\", \"500ms\", \"1s\", \"2s\", \"4s\", \"8s\"]\n\n\
          [webhooks]\nallow_loopback = true\n",
         jwks = ::sandbox::JWKS_PATH,
         issuer = ::sandbox::ISSUER,

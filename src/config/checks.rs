@@ -100,16 +100,16 @@ fn server(findings: &mut Findings, server: &ServerConfig) {
     findings.range("server.max_header_bytes", server.max_header_bytes, SMALLEST_HEADER_LIMIT, largest);
     findings.timeout("server.header_timeout", server.header_timeout);
     findings.timeout("server.body_timeout", server.body_timeout);
-    findings.timeout("server.stream_heartbeat", server.stream_heartbeat);
-    findings.at_once("server.max_connections", server.max_connections);
-    findings.at_once("server.max_waiters", server.max_waiters);
     findings.timeout("server.body_total_timeout", server.body_total_timeout);
+    findings.at_once("server.max_connections", server.max_connections);
     findings.at_once("server.max_calls", server.max_calls);
     findings.at_once("server.max_calls_per_credentials", server.max_calls_per_credentials);
     let most = i64::MAX.unsigned_abs();
     findings.range("server.max_queued_tasks", server.max_queued_tasks, 1, most);
     let key = "server.max_queued_per_credentials";
     findings.range(key, server.max_queued_per_credentials, 1, most);
+    findings.timeout("server.stream_heartbeat", server.stream_heartbeat);
+    findings.at_once("server.max_waiters", server.max_waiters);
 }
 
 fn store(findings: &mut Findings, store: &StoreConfig) {

@@ -109,7 +109,7 @@ pub enum ConfigError {
     CorsOriginInvalid { upstream: String, origin: String },
 
     #[error(
-        "`server.public_url` is needed, because clients cannot call `server.listen` = {0}; say how they reach this node"
+        "`server.public_url` is needed, because clients cannot call `server.listen` = {0}; say there, or in RINGBACK_SERVER__PUBLIC_URL, how they reach this node"
     )]
     PublicUrlMissing(String),
     #[error("`server.public_url` {0}")]

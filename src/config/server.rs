@@ -64,6 +64,10 @@ pub struct ServerConfig {
     pub body_total_timeout: Duration,
     /// Open client connections.
     pub max_connections: usize,
+    /// Calls in progress, over all connections; above it they are refused with 503.
+    pub max_calls: usize,
+    /// The same with one credential; above it 429.
+    pub max_calls_per_credentials: usize,
     /// Longest a call waits for a task to end (`Prefer: wait`).
     #[serde(deserialize_with = "units::duration")]
     pub max_wait: Duration,
@@ -72,10 +76,6 @@ pub struct ServerConfig {
     /// Pause after which a stream of status changes says that it is alive.
     #[serde(deserialize_with = "units::duration")]
     pub stream_heartbeat: Duration,
-    /// Calls in progress, over all connections; above it they are refused with 503.
-    pub max_calls: usize,
-    /// The same with one credential; above it 429.
-    pub max_calls_per_credentials: usize,
     /// Tasks neither Succeeded nor Failed; above it a call is refused with 503.
     pub max_queued_tasks: u64,
     /// The same of one credentials id at one upstream; above it its calls are refused with 429.

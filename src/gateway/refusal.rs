@@ -48,8 +48,6 @@ pub enum Refusal {
     Overloaded,
     #[error("The store cannot take the task now; try again shortly.")]
     StoreUnavailable,
-    #[error("This node is stopping; try again.")]
-    Stopping,
     #[error("This Idempotency-Key was used for another call; send a new key with a new call.")]
     KeyReused,
     #[error("There is no such task for these credentials; check the task id and the token.")]
@@ -110,7 +108,6 @@ impl Refusal {
             Self::TooManyCalls => ("too_many_calls", StatusCode::TOO_MANY_REQUESTS),
             Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
             Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE),
             Self::KeyReused => ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY),
             Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND),
             Self::ResultsExpired => ("results_expired", StatusCode::GONE),
@@ -162,7 +159,7 @@ impl Refusal {
         self.with_body(accept::PROBLEM, &body)
     }
 
-    /// A 503 or 429 asks for a pause of a second, a 401 names the scheme, a 416 the length.
+    /// A 429 or 503 asks for a pause of a second, a 401 names the scheme, a 416 the length.
     fn with_body(self, kind: &'static str, body: &Value) -> Response<Full<Bytes>> {
         let (code, status) = self.parts();
         let mut response = Response::new(Full::new(Bytes::from(body.to_string())));

@@ -177,6 +177,7 @@ async fn delete(
     let caller = identify(gateway, route, call.headers).await?;
     let id = call.id.parse::<TaskId>().ok().filter(|_| call.below.is_none());
     let found = find(gateway, route, id, &caller).await?;
+    // A row was found, so the id is one.
     let (Some(found), Some(id)) = (found, id) else { return Err(Refusal::TaskNotFound) };
     cancel(gateway, route, id, &caller.credentials_id, found).await
 }
@@ -228,7 +229,9 @@ impl About<'_> {
             (View::Response, _) => replay::replay(self.gateway, self.id, result, false),
             (_, FinalStatus::Succeeded) => send::succeeded(self.gateway, self.id, result, self.call),
             (_, FinalStatus::Failed) => {
-                send::judged(self.call.headers, failed(self.gateway, self.id, result)?)
+                let mut response = failed(self.gateway, self.id, result)?;
+                send::tag(response.headers_mut(), &self.id.to_string());
+                send::judged(self.call.headers, response)
             }
         }
     }
@@ -296,6 +299,10 @@ pub async fn in_time(
     };
     let Found::Finished(result) = found else { return None };
     let failure = result.failure.clone();
+    // No synchronous call is ever answered so; the results say what happened.
+    if failure.as_deref() == Some(FailureCode::Cancelled.as_str()) {
+        return None;
+    }
     let mut response = match replay::replay(gateway, id, *result, *call.method == Method::HEAD) {
         Ok(response) => response,
         Err(Refusal::NoResponse) => {
@@ -321,6 +328,7 @@ pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
+/// The document of a Failed task.
 pub(super) fn failed(
     gateway: &Gateway,
     id: TaskId,
@@ -364,6 +372,5 @@ pub(super) fn failed(
     if let Some(status) = result.upstream_status {
         response.headers_mut().insert(UPSTREAM_STATUS, HeaderValue::from(status));
     }
-    send::tag(response.headers_mut(), &id);
     Ok(response)
 }

@@ -36,10 +36,11 @@ use crate::seal::Sealed;
 use inbox::{Inbox, Operation};
 use reader::Readers;
 
-pub use offline::{Erased, Files, OfflineStore, change_signing_keys, signing_keys};
-pub use open::{NodeSecrets, OpenError, OpenOptions};
 #[cfg(test)]
 pub(super) use reader::traced;
+
+pub use offline::{Erased, Files, OfflineStore, change_signing_keys, signing_keys};
+pub use open::{NodeSecrets, OpenError, OpenOptions};
 
 /// A handle to the store; clones share it.
 #[derive(Clone)]

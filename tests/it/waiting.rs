@@ -109,6 +109,16 @@ async fn a_wait_for_a_task_of_others_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn a_wait_ends_when_its_task_is_cancelled() {
+    let (upstream, gate) = (Upstream::start().await, Gate::closed());
+    let (node, task) = in_flight(&upstream, &gate).await;
+    let waiting = tokio::spawn(node.results(&task).header("prefer", "wait=60").send());
+    assert_eq!(node.call(Method::DELETE, task.path()).send().await.status, 200);
+    let answer = waiting.await.expect("it was answered");
+    assert_eq!((answer.status, &answer.json()["error"]), (200, &json!("cancelled")));
+}
+
+#[tokio::test]
 async fn head_waits_as_get_does() {
     let (upstream, gate) = (Upstream::start().await, Gate::closed());
     let (node, task) = in_flight(&upstream, &gate).await;

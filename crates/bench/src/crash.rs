@@ -58,7 +58,9 @@ pub struct Reckoning {
     pub too_many_attempts: u64,
     pub too_many_tries: u64,
     pub unsafe_sent_twice: u64,
+    /// Deliveries after the one that was taken.
     pub repeated_webhooks: u64,
+    /// Deaths of the node between the first upstream call of a task and its last.
     pub repeated_calls: u64,
     /// The slowest start, in milliseconds.
     pub slowest_start_ms: u64,

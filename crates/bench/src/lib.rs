@@ -9,7 +9,7 @@
 //! | [`wire`] | HTTP/1.1 messages, as much as those two need |
 //! | [`noop`] | a server on the node's HTTP stack that does nothing |
 //! | [`ledger`] | what was accepted, called and announced, by call |
-//! | [`bench`] | the measurements of `ringback-bench`, one a function |
+//! | [`mod@bench`] | the measurements of `ringback-bench`, one a function |
 //! | [`report`] | the table and the JSON |
 //! | [`crash`] | the kills and the reckoning of `ringback-crash` |
 

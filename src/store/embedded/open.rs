@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -179,7 +179,7 @@ pub(super) fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {
 
 /// The exclusive lock on a file made for it; `None` while another process has it.
 fn lock(path: &Path) -> io::Result<Option<File>> {
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    let file = private(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
@@ -201,7 +201,14 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// A file for its owner alone, made if it is not there. SQLite gives its companions the same mode.
+fn private(path: &Path) -> io::Result<File> {
+    File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    // Where it cannot be made, SQLite says why.
+    let _ = private(path);
     Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE
