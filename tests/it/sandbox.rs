@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::support::client::{Answer, encode};
+use crate::support::eventually;
 use crate::support::node::Task;
 use crate::support::sandbox::{Sandbox, Tokens};
 
@@ -218,7 +219,11 @@ async fn tokens_tasks_and_results_outlive_a_crash_of_the_whole_sandbox() {
 #[tokio::test]
 async fn the_sandbox_prints_what_to_paste() {
     let mut sandbox = Sandbox::start().await;
-    let output = sandbox.process().output();
+    // The guide comes once everything serves, which is when the sandbox counts as started.
+    let output = eventually("the guide is printed to its end", async || {
+        Some(sandbox.process().output()).filter(|output| output.contains("Ctrl-C"))
+    })
+    .await;
     for word in
         ["curl", "/connect/token", "async=true", "webhook_uri", "/data/v1/", "results_uri", "/deliveries"]
     {
