@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -45,10 +46,11 @@ enum Command {
     Noop { address: SocketAddr },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     if let Some(Command::Noop { address }) = args.command {
-        return ringback_bench::noop::serve(address);
+        ringback_bench::noop::serve(address)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let ringback = ringback_bench::node::program(args.ringback)?;
     let bench = Bench::new(Options {
@@ -66,6 +68,6 @@ fn main() -> anyhow::Result<()> {
         std::fs::write(&path, format!("{:#}\n", report.to_json()))
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    anyhow::ensure!(met, "a gate was missed");
-    Ok(())
+    // The table has said which gate.
+    Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
