@@ -5,6 +5,7 @@
 //! request left: [`SendError::NotSent`] only where no byte of it can have been written.
 
 use std::error::Error;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -215,7 +216,8 @@ impl Client {
         patience: &Patience,
     ) -> Result<Response<Incoming>, Unanswered> {
         let was_pooled = link.was_pooled();
-        let Some(sent) = patience.bound(link.send(request, &self.inner.pool, origin)).await else {
+        let sending = pin!(link.send(request, &self.inner.pool, origin));
+        let Some(sent) = patience.bound(sending).await else {
             return Err(Unanswered::Over(SendError::NoAnswer(NoAnswer::Timeout)));
         };
         // Dropping the answer closes its connection, so nothing after it is anybody's answer.

@@ -191,6 +191,7 @@ impl Gateway {
         ours
     }
 
+    /// What is larger than a submit is boxed: every call moves the room for whatever it could become.
     async fn dispatch(
         &self,
         route: Option<&Route>,
@@ -213,7 +214,7 @@ impl Gateway {
             if route.cors.is_configured() {
                 return Ok(Answer::Ours(own(route.cors.preflight(request.headers()))));
             }
-            return self.proxy(route, request, peer).await;
+            return Box::pin(self.proxy(route, request, peer)).await;
         }
         let UpstreamConfig { prefix, results_path, .. } = &route.config;
         if let Some(found) = path::results(prefix, results_path, request.uri().path()) {
@@ -224,7 +225,7 @@ impl Gateway {
                 headers: request.headers(),
                 stop: &peer.stop,
             };
-            return Ok(Answer::Ours(results::results(self, route, call).await));
+            return Ok(Answer::Ours(Box::pin(results::results(self, route, call)).await));
         }
         // An upgrade cannot be a task, and a preference may be left unheard.
         let preferences = Preferences::of(request.headers());
@@ -232,7 +233,7 @@ impl Gateway {
         let cut = if prefers_a_task { query::cut_preferring_a_task } else { query::cut };
         let query::Cut { mode, query } = cut(request.uri().query())?;
         match mode {
-            Mode::Proxy => self.proxy(route, request, peer).await,
+            Mode::Proxy => Box::pin(self.proxy(route, request, peer)).await,
             Mode::Task { webhook_uri } => {
                 let query = query.map(Cow::into_owned);
                 self.submit(route, request, &peer, Wish { webhook_uri, query, preferences }).await

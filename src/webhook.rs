@@ -4,6 +4,7 @@
 //! connection passes the address guard, redirects are answers like any other, the answer's body is
 //! read only to free the connection, and all of it happens within one limit of time.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,13 +91,13 @@ impl WebhookSender {
         let failed = |why| DeliveryOutcome::Failed { why };
         let origin = Origin::new(uri.tls(), uri.host(), uri.port());
         let signatures = self.signer.sign(message.id, message.sent_at, &message.body);
-        let sending = async {
+        let sending = pin!(async {
             // A delivery is at least once: a connection lost while idle costs a repeat, not a doubt.
             let response =
                 self.client.send(&origin, request(uri, &origin, message, &signatures), Reuse::Pooled).await?;
             let status = response.status();
             Ok::<_, SendError>((status, response.into_body()))
-        };
+        });
         let deadline = tokio::time::Instant::now() + self.timeout;
         match tokio::time::timeout_at(deadline, sending).await {
             Err(_) => failed(DeliveryFailure::Timeout),

@@ -13,6 +13,7 @@ mod permits;
 mod request;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,10 +146,15 @@ async fn run_task(workshop: Arc<Workshop>, index: usize, mut task: ReadyTask, pe
     let bench = &workshop.benches[index];
     let Some(taken_up) = bench.lane.cancellations.take_up(task.seq, task.lease) else { return };
     let _in_flight = bench.lane.load.in_flight();
-    let carried = task.carried.take();
-    let attempt = AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried)).catch_unwind();
-    // Cancelled: the connection is dropped with the attempt; what happened is written already.
-    let Some(attempt) = taken_up.unless_cancelled(attempt).await else { return };
+    let attempt = {
+        let carried = task.carried.take();
+        // Pinned where it is: there is one of these for each task in flight, and moving it would make
+        // every one of them as large again.
+        let attempt = pin!(AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried)).catch_unwind());
+        // Cancelled: the connection is dropped with the attempt; what happened is written already.
+        let Some(attempt) = taken_up.unless_cancelled(attempt).await else { return };
+        attempt
+    };
     let delivery = if let Ok(delivery) = attempt {
         delivery
     } else {

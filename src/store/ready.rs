@@ -79,8 +79,8 @@ impl<T> Ready<T> {
         self.more_waits.store(true, Ordering::Release);
     }
 
-    pub(super) fn push_all(&self, work: Vec<T>) {
-        if work.is_empty() {
+    pub(super) fn push_all(&self, work: impl ExactSizeIterator<Item = T>) {
+        if work.len() == 0 {
             return;
         }
         self.lock().extend(work);

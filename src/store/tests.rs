@@ -173,7 +173,7 @@ async fn a_store_that_cannot_write_says_so_although_the_workers_are_behind() {
     other.execute_batch("ALTER TABLE state RENAME TO gone").unwrap();
     let task = opened.next().await;
     assert!(opened.store.started(task.seq, task.lease, 1, Timestamp(7)).await.is_err());
-    opened.store.lanes()[0].ready.push_all(vec![task]);
+    opened.store.lanes()[0].ready.push_all([task].into_iter());
     assert!(matches!(opened.store.accept(opened.task()).await, Err(StoreError::Unavailable)));
     other.execute_batch("ALTER TABLE gone RENAME TO state").unwrap();
     opened.store.lanes()[0].ready.take_all();

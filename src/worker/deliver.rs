@@ -1,6 +1,7 @@
 //! Delivery attempts: the first one straight from the settle, later ones as they become due.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -96,7 +97,7 @@ async fn release(workshop: &Workshop, delivery: &ReadyDelivery, pause: Duration)
 /// One delivery attempt, settled. A panic on the way counts as a broken try.
 async fn try_once(workshop: &Workshop, delivery: &ReadyDelivery, uri: &WebhookUri, message: &Message) {
     let began = Instant::now();
-    let sending = AssertUnwindSafe(workshop.sender.deliver(uri, message)).catch_unwind();
+    let sending = pin!(AssertUnwindSafe(workshop.sender.deliver(uri, message)).catch_unwind());
     let outcome = sending.await.unwrap_or_else(|_| {
         tracing::error!(task = %message.id, "a delivery panicked; it counts as a failed try");
         DeliveryOutcome::Failed { why: DeliveryFailure::Broken }

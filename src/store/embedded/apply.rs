@@ -5,13 +5,14 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::backlog::Owner;
+use super::backlog::{Leased, Owner};
 use super::cancel;
 use super::claim::new_lease;
 use super::inbox::Operation;
 use crate::clock::Timestamp;
 use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
+use crate::outcome::Outcome;
 use crate::seal::Sealed;
 use crate::store::{
     Accepted, Announce, AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, NewResult, NewTask, Settled,
@@ -48,6 +49,7 @@ pub(super) fn accept(
     connection: &Connection,
     task: &NewTask,
     upstream: i64,
+    owner: Owner,
     lease: Option<LeaseToken>,
 ) -> rusqlite::Result<()> {
     let seq = task.id.seq().0;
@@ -89,7 +91,7 @@ pub(super) fn accept(
             task.now.0,
             task.deadline.0,
             lease.map_or(0, LeaseToken::as_i64),
-            Owner::of(upstream, &task.credentials_id).0
+            owner.0,
         ])?;
     if let Some(repeatable) = &task.repeatable {
         connection
@@ -104,12 +106,13 @@ pub(super) fn accept(
 pub(super) fn operation(
     connection: &Connection,
     operation: &Operation,
+    leased: &Leased,
 ) -> rusqlite::Result<(Settled, Effect)> {
     match operation {
         Operation::Started { seq, lease, number, at, .. } => started(connection, *seq, *lease, *number, *at),
         Operation::Cancel { seq, now, .. } => cancel::cancel(connection, *seq, *now),
         Operation::SettleAttempt { seq, lease, record, end, .. } => {
-            settle_attempt(connection, *seq, *lease, record.as_ref(), end)
+            settle_attempt(connection, *seq, *lease, record.as_ref(), end, leased)
         }
         Operation::SettleDelivery { seq, lease, record, end, .. } => {
             settle_delivery(connection, *seq, *lease, record, *end)
@@ -174,6 +177,7 @@ fn settle_attempt(
     lease: LeaseToken,
     record: Option<&AttemptRecord>,
     end: &AttemptEnd,
+    leased: &Leased,
 ) -> rusqlite::Result<(Settled, Effect)> {
     match end {
         AttemptEnd::Retry { due_at } => {
@@ -189,13 +193,9 @@ fn settle_attempt(
             Ok((Settled::Done(None), Effect { task_due: Some((upstream, *due_at)), ..Effect::default() }))
         }
         AttemptEnd::Final { result, announce } => {
-            // Two statements: RETURNING would make a temporary table.
-            let owner = connection
-                .prepare_cached("SELECT owner FROM state WHERE seq = ?1 AND lease = ?2")?
-                .query_row(params![seq.0, lease.as_i64()], |row| row.get(0))
-                .optional()?;
-            let Some(owner) = owner.map(Owner) else { return Ok((Settled::Lost, Effect::default())) };
-            connection.prepare_cached("DELETE FROM state WHERE seq = ?1")?.execute([seq.0])?;
+            let Some(owner) = take_state(connection, seq, lease, leased)? else {
+                return Ok((Settled::Lost, Effect::default()));
+            };
             write_record(connection, seq, 0, record)?;
             erase_request(connection, seq)?;
             let is_first_attempt = result.attempts <= u32::from(record.is_some());
@@ -203,6 +203,27 @@ fn settle_attempt(
             announce_result(connection, seq, owner, result, *announce)
         }
     }
+}
+
+/// Removes the state row if the lease is held, and says whose the task was.
+fn take_state(
+    connection: &Connection,
+    seq: Seq,
+    lease: LeaseToken,
+    leased: &Leased,
+) -> rusqlite::Result<Option<Owner>> {
+    // Never RETURNING, which would make a temporary table.
+    let owner = match leased.owner(seq) {
+        Some(owner) => Some(owner),
+        None => connection
+            .prepare_cached("SELECT owner FROM state WHERE seq = ?1 AND lease = ?2")?
+            .query_row(params![seq.0, lease.as_i64()], |row| row.get(0).map(Owner))
+            .optional()?,
+    };
+    let removed = connection
+        .prepare_cached("DELETE FROM state WHERE seq = ?1 AND lease = ?2")?
+        .execute(params![seq.0, lease.as_i64()])?;
+    Ok(owner.filter(|_| removed == 1))
 }
 
 /// The access token, the headers and the body are needed no more.
@@ -320,13 +341,15 @@ fn settle_delivery(
     Ok(settled(changed, effect))
 }
 
+/// Keeps what went wrong. A success needs no row of its own: the result tells it, or the delivery that is
+/// no longer owed.
 fn write_record(
     connection: &Connection,
     seq: Seq,
     kind: i64,
     record: Option<&AttemptRecord>,
 ) -> rusqlite::Result<()> {
-    let Some(record) = record else { return Ok(()) };
+    let Some(record) = record.filter(|record| record.outcome != Outcome::Success) else { return Ok(()) };
     connection
         .prepare_cached(
             "INSERT INTO attempt (seq, kind, number, ended_at, took_ms, outcome, status)

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use aws_lc_rs::digest::{Context, SHA256};
 use rusqlite::Connection;
 
+use crate::id::Seq;
+
 /// One credentials id at one upstream, as a hash; 0 for nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Owner(pub i64);
@@ -20,6 +22,27 @@ impl Owner {
         hash.update(credentials_id.as_bytes());
         let first = hash.finish().as_ref().first_chunk().copied().expect("SHA-256 is 32 bytes");
         Self(i64::from_be_bytes(first))
+    }
+}
+
+/// Whose the tasks under a lease are: their settle need not look it up.
+#[derive(Default)]
+pub(super) struct Leased {
+    owners: HashMap<Seq, Owner>,
+}
+
+impl Leased {
+    pub fn insert(&mut self, seq: Seq, owner: Owner) {
+        self.owners.insert(seq, owner);
+    }
+
+    /// The task was settled or given back.
+    pub fn remove(&mut self, seq: Seq) {
+        self.owners.remove(&seq);
+    }
+
+    pub fn owner(&self, seq: Seq) -> Option<Owner> {
+        self.owners.get(&seq).copied()
     }
 }
 

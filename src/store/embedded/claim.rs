@@ -7,10 +7,11 @@ use crate::id::Seq;
 use crate::lease::LeaseToken;
 use crate::store::{ReadyDelivery, ReadyTask};
 
+use super::backlog::Owner;
 use super::open::NEVER;
 
 // claim_tasks
-const DUE_TASKS: &str = "SELECT seq, attempts, started, deadline, started_at FROM state
+const DUE_TASKS: &str = "SELECT seq, attempts, started, deadline, started_at, owner FROM state
     WHERE lease = 0 AND upstream = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3";
 const NEXT_TASK: &str = "SELECT min(due_at) FROM state WHERE lease = 0 AND upstream = ?1";
 // claim_deliveries
@@ -18,18 +19,18 @@ const DUE_DELIVERIES: &str =
     "SELECT seq, tries FROM delivery WHERE lease = 0 AND due_at <= ?1 ORDER BY due_at LIMIT ?2";
 const NEXT_DELIVERY: &str = "SELECT min(due_at) FROM delivery WHERE lease = 0";
 
-/// Leases at most `room` due tasks of one upstream. Also says when the next one is due.
+/// Leases at most `room` due tasks of one upstream, and says whose they are. Also says when the next one is due.
 pub(super) fn tasks(
     connection: &Connection,
     upstream: i64,
     now: Timestamp,
     room: usize,
-) -> rusqlite::Result<(Vec<ReadyTask>, Timestamp)> {
+) -> rusqlite::Result<(Vec<(ReadyTask, Owner)>, Timestamp)> {
     let mut claimed = Vec::new();
     let mut select = connection.prepare_cached(DUE_TASKS)?;
     let mut rows = select.query(params![upstream, now.0, sql_limit(room)])?;
     while let Some(row) = rows.next()? {
-        claimed.push(ReadyTask {
+        let task = ReadyTask {
             seq: Seq(row.get(0)?),
             lease: new_lease(),
             attempts: row.get(1)?,
@@ -37,10 +38,11 @@ pub(super) fn tasks(
             deadline: Timestamp(row.get(3)?),
             started_at: Timestamp(row.get(4)?),
             carried: None,
-        });
+        };
+        claimed.push((task, Owner(row.get(5)?)));
     }
     let mut lease = connection.prepare_cached("UPDATE state SET lease = ?2 WHERE seq = ?1")?;
-    for task in &claimed {
+    for (task, _) in &claimed {
         lease.execute(params![task.seq.0, task.lease.as_i64()])?;
     }
     Ok((claimed, next_task(connection, upstream)?))

@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{self, Effect};
-use super::backlog::{Backlog, Owner};
+use super::backlog::{Backlog, Leased, Owner};
 use super::claim;
 use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
 use super::open::{NEVER, OpenOptions, Recovered};
@@ -57,6 +57,7 @@ pub(super) struct Writer {
     delivery_due: Timestamp,
     unfinished: u64,
     backlog: Backlog,
+    leased: Leased,
     full: Arc<AtomicBool>,
     max_queued_tasks: u64,
     claiming: bool,
@@ -77,8 +78,14 @@ struct WriterLane {
 #[derive(Default)]
 struct Batch {
     operations: Vec<Operation>,
-    accepts: Vec<Accept>,
+    accepts: Vec<Candidate>,
     purge: Option<Purge>,
+}
+
+/// A call to accept, and whose it is.
+struct Candidate {
+    accept: Accept,
+    owner: Owner,
 }
 
 /// What a transaction did, known before the commit and acted on after it.
@@ -86,7 +93,7 @@ struct Applied {
     settled: Vec<Settled>,
     /// What became of each accept, with the lease of one that is handed off.
     accepted: Vec<(Accepted, Option<LeaseToken>)>,
-    claimed: Vec<Vec<ReadyTask>>,
+    claimed: Vec<Vec<(ReadyTask, Owner)>>,
     claimed_deliveries: Vec<ReadyDelivery>,
     due: Vec<Timestamp>,
     delivery_due: Timestamp,
@@ -120,6 +127,7 @@ impl Writer {
             delivery_due: now,
             unfinished: recovered.unfinished,
             backlog: std::mem::take(&mut recovered.backlog),
+            leased: Leased::default(),
             full,
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
@@ -195,7 +203,11 @@ impl Writer {
             let allowed = if may_hold_back { accepts_allowed(situation) } else { usize::MAX };
             let free = BATCH_MAX.saturating_sub(batch.operations.len() + batch.accepts.len()).max(1);
             let count = queue.len().min(allowed).min(free);
-            batch.accepts.extend(queue.drain(..count));
+            let upstream = lane.upstream;
+            batch.accepts.extend(queue.drain(..count).map(|accept| {
+                let owner = Owner::of(upstream, &accept.task.credentials_id);
+                Candidate { accept, owner }
+            }));
             if !queue.is_empty() {
                 held_back = true;
                 lane.lane.ready.say_more_waits();
@@ -205,19 +217,15 @@ impl Writer {
         (batch, held_back)
     }
 
-    fn owner_of(&self, accept: &Accept) -> Owner {
-        Owner::of(self.lanes[accept.task.lane.0].upstream, &accept.task.credentials_id)
-    }
-
-    fn refuse_above_the_limit(&self, accepts: &mut Vec<Accept>) {
+    fn refuse_above_the_limit(&self, accepts: &mut Vec<Candidate>) {
         let mut room_of_each = self.backlog.room();
-        for refused in accepts.extract_if(.., |accept| !room_of_each.take(self.owner_of(accept))) {
-            let _ = refused.reply.send(Err(StoreError::FullForCredentials));
+        for refused in accepts.extract_if(.., |candidate| !room_of_each.take(candidate.owner)) {
+            let _ = refused.accept.reply.send(Err(StoreError::FullForCredentials));
         }
         let room = self.max_queued_tasks.saturating_sub(self.unfinished);
         let keep = usize::try_from(room).unwrap_or(usize::MAX).min(accepts.len());
         for refused in accepts.drain(keep..) {
-            let _ = refused.reply.send(Err(StoreError::Full));
+            let _ = refused.accept.reply.send(Err(StoreError::Full));
         }
     }
 
@@ -254,12 +262,12 @@ impl Writer {
         for operation in batch.operations {
             self.commit(Batch { operations: vec![operation], ..Batch::default() });
         }
-        for accept in batch.accepts {
-            self.commit(Batch { accepts: vec![accept], ..Batch::default() });
+        for candidate in batch.accepts {
+            self.commit(Batch { accepts: vec![candidate], ..Batch::default() });
         }
     }
 
-    fn transact(&mut self, operations: &[Operation], accepts: &[Accept]) -> rusqlite::Result<Applied> {
+    fn transact(&mut self, operations: &[Operation], accepts: &[Candidate]) -> rusqlite::Result<Applied> {
         let now = self.clock.steady();
         let started = Instant::now();
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -274,12 +282,12 @@ impl Writer {
             cancelled: Vec::new(),
         };
         for operation in operations {
-            let (settled, effect) = apply::operation(&tx, operation)?;
+            let (settled, effect) = apply::operation(&tx, operation, &self.leased)?;
             note(&mut applied, &self.lanes, &effect);
             applied.settled.push(settled);
         }
         let mut room: Vec<usize> = self.lanes.iter().map(|lane| lane.lane.ready.room()).collect();
-        for accept in accepts {
+        for Candidate { accept, owner } in accepts {
             if let Some(known) = apply::known(&tx, &accept.task)? {
                 applied.accepted.push((known, None));
                 continue;
@@ -288,7 +296,7 @@ impl Writer {
             // Behind a backlog it queues up like everybody else.
             let hand_off = self.claiming && room[index] > 0 && applied.due[index] > now;
             let lease = hand_off.then(claim::new_lease);
-            apply::accept(&tx, &accept.task, self.lanes[index].upstream, lease)?;
+            apply::accept(&tx, &accept.task, self.lanes[index].upstream, *owner, lease)?;
             if hand_off {
                 room[index] -= 1;
             } else {
@@ -317,10 +325,10 @@ impl Writer {
         if self.failing_until.take().is_some() {
             tracing::info!("the store writes again");
         }
-        for (accept, (accepted, _)) in batch.accepts.iter().zip(&applied.accepted) {
+        for (candidate, (accepted, _)) in batch.accepts.iter().zip(&applied.accepted) {
             if *accepted == Accepted::New {
                 self.unfinished += 1;
-                self.backlog.add(self.owner_of(accept));
+                self.backlog.add(candidate.owner);
             }
         }
         self.unfinished = self.unfinished.saturating_sub(applied.finished.len() as u64);
@@ -332,17 +340,23 @@ impl Writer {
             self.lanes[lane].lane.cancellations.cancel(seq, lease);
         }
         for (operation, settled) in batch.operations.into_iter().zip(applied.settled) {
+            if let Operation::SettleAttempt { seq, .. }
+            | Operation::ReleaseTask { seq, .. }
+            | Operation::Cancel { seq, .. } = &operation
+            {
+                self.leased.remove(*seq);
+            }
             // Whoever asked may have gone; what was written stays true.
             let _ = reply_of(operation).send(Ok(settled));
         }
         let mut ready = applied.claimed;
-        for (mut accept, (accepted, lease)) in batch.accepts.into_iter().zip(applied.accepted) {
+        for (Candidate { mut accept, owner }, (accepted, lease)) in batch.accepts.into_iter().zip(applied.accepted) {
             if accepted == Accepted::New {
                 accept.task.accepted.inc();
             }
             let _ = accept.reply.send(Ok(accepted));
             if let Some(lease) = lease {
-                ready[accept.task.lane.0].push(ReadyTask {
+                let task = ReadyTask {
                     seq: accept.task.id.seq(),
                     lease,
                     attempts: 0,
@@ -350,15 +364,20 @@ impl Writer {
                     started_at: Timestamp(0),
                     deadline: accept.task.deadline,
                     carried: accept.task.carried.take(),
-                });
+                };
+                ready[accept.task.lane.0].push((task, owner));
             }
         }
         for ((lane, ready), due) in self.lanes.iter_mut().zip(ready).zip(applied.due) {
             lane.due = due;
-            lane.lane.ready.push_all(ready);
+            let leased = ready.into_iter().map(|(task, owner)| {
+                self.leased.insert(task.seq, owner);
+                task
+            });
+            lane.lane.ready.push_all(leased);
         }
         self.delivery_due = applied.delivery_due;
-        self.deliveries.push_all(applied.claimed_deliveries);
+        self.deliveries.push_all(applied.claimed_deliveries.into_iter());
     }
 
     fn purge(&mut self, purge: Purge) {
@@ -431,7 +450,7 @@ fn refuse(batch: Batch) {
     for operation in batch.operations {
         let _ = reply_of(operation).send(Err(StoreError::Unavailable));
     }
-    for accept in batch.accepts {
+    for Candidate { accept, .. } in batch.accepts {
         let _ = accept.reply.send(Err(StoreError::Unavailable));
     }
 }
