@@ -1,28 +1,64 @@
 //! How many waiting calls the writer may accept in this commit, per upstream.
 //!
 //! Accepting is cheaper than finishing, so clients that push hard would starve the workers. Who is the
-//! bottleneck decides: when tasks spend their time inside the upstream, accepting freely harms nobody
-//! and the store holds the backlog; when they spend it waiting for us, accepts go only as fast as the
-//! ready queue empties.
+//! bottleneck decides. Where it is the upstream, accepting freely harms nobody and the store holds the
+//! backlog. Where it is this node, accepts go only as fast as the ready queue empties.
+//!
+//! The upstream is it when tasks spend their time inside calls *and* this node has time left. The first
+//! alone would not do: answers that nobody has had time to read count as time inside calls. The second
+//! can be seen only while accepts are paced, since accepting takes whatever time there is. So accepting
+//! freely is for a while, then looked at again, ever more seldom.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// Above this share of time inside upstreams and receivers, they are the bottleneck.
+/// Above this share of time inside upstreams and receivers, tasks wait for those.
 const OUTSIDE_SHARE: f64 = 0.75;
 
-/// One verdict is formed over at least this long.
-const WINDOW: Duration = Duration::from_millis(200);
+/// Below this share of time at work, this node has time left. Far below all of it: an upstream that
+/// takes nearly as much as we can give is no reason to accept more than it takes.
+const BUSY_SHARE: f64 = 0.5;
 
-/// Who the tasks in flight are waiting for, judged over the last whole window.
+/// One verdict is formed over at least this long.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// Accepting freely is looked at again after this long at first …
+const FREE_AT_FIRST: Duration = Duration::from_millis(400);
+
+/// … and after this long at most.
+const FREE_AT_MOST: Duration = Duration::from_secs(10);
+
+/// What is seen of one upstream and of the node at one instant.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Tasks that left the ready queue and are not settled.
+    pub in_flight: u32,
+    /// Those of them inside a call to an upstream or receiver.
+    pub outside: u32,
+    /// How long the threads that run tasks have been at work since they began, on average.
+    pub busy: Duration,
+}
+
+/// Whether accepts are held to the pace of the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pacing {
+    Paced,
+    Free { until: Timestamp },
+}
+
+/// Who the tasks in flight are waiting for, judged window by window.
 #[derive(Clone, Copy, Debug)]
 pub struct Share {
     outside: f64,
     in_flight: f64,
-    window_ends: Timestamp,
+    window_began: Timestamp,
+    /// At work when the window began.
+    busy_before: Duration,
     last: Timestamp,
-    upstream_is_bottleneck: bool,
+    pacing: Pacing,
+    /// How long accepts are free the next time.
+    free_for: Duration,
 }
 
 impl Share {
@@ -31,30 +67,47 @@ impl Share {
         Self {
             outside: 0.0,
             in_flight: 0.0,
-            window_ends: now.after(WINDOW),
+            window_began: now,
+            busy_before: Duration::ZERO,
             last: now,
-            upstream_is_bottleneck: false,
+            pacing: Pacing::Paced,
+            free_for: FREE_AT_FIRST,
         }
     }
 
-    /// Adds a sample: of `in_flight` tasks, `outside` are inside a call to an upstream or receiver.
-    pub fn sample(&mut self, now: Timestamp, in_flight: u32, outside: u32) {
+    /// Adds what is seen now.
+    pub fn sample(&mut self, now: Timestamp, sample: Sample) {
         // At least a millisecond a sample, so that a busy writer's frequent samples count too.
         let weight = f64::max(1.0, self.last.until(now).as_secs_f64() * 1000.0);
         self.last = now;
-        self.in_flight += f64::from(in_flight) * weight;
-        self.outside += f64::from(outside) * weight;
-        if now >= self.window_ends {
-            self.upstream_is_bottleneck =
-                self.in_flight > 0.0 && self.outside >= OUTSIDE_SHARE * self.in_flight;
+        self.in_flight += f64::from(sample.in_flight) * weight;
+        self.outside += f64::from(sample.outside) * weight;
+        let window = self.window_began.until(now);
+        if window >= WINDOW {
+            let waits_outside = self.in_flight > 0.0 && self.outside >= OUTSIDE_SHARE * self.in_flight;
+            let busy = sample.busy.saturating_sub(self.busy_before);
+            let has_time_left = busy.as_secs_f64() < BUSY_SHARE * window.as_secs_f64();
+            self.judge(now, waits_outside, has_time_left);
             (self.outside, self.in_flight) = (0.0, 0.0);
-            self.window_ends = now.after(WINDOW);
+            (self.window_began, self.busy_before) = (now, sample.busy);
+        }
+    }
+
+    fn judge(&mut self, now: Timestamp, waits_outside: bool, has_time_left: bool) {
+        match self.pacing {
+            Pacing::Paced if waits_outside && has_time_left => {
+                self.pacing = Pacing::Free { until: now.after(self.free_for) };
+                self.free_for = (self.free_for * 2).min(FREE_AT_MOST);
+            }
+            Pacing::Paced => self.free_for = FREE_AT_FIRST,
+            Pacing::Free { until } if waits_outside && now < until => {}
+            Pacing::Free { .. } => self.pacing = Pacing::Paced,
         }
     }
 
     #[must_use]
     pub fn upstream_is_bottleneck(&self) -> bool {
-        self.upstream_is_bottleneck
+        matches!(self.pacing, Pacing::Free { .. })
     }
 }
 
@@ -90,19 +143,47 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn after_a_window(in_flight: u32, outside: u32) -> Share {
-        let mut share = Share::new(Timestamp(0));
-        for ms in 0..=300 {
-            share.sample(Timestamp(ms), in_flight, outside);
-        }
-        share
+    /// For so long 250 of 256 tasks, or as many as said, are inside calls; of each millisecond the
+    /// node works `busy` thousandths when accepts are paced, and all of it when they are free. Says
+    /// for how many of the milliseconds they were.
+    fn free(share: &mut Share, from: i64, ms: i64, outside: u32, busy: u64) -> i64 {
+        let mut worked = Duration::from_secs(from.unsigned_abs());
+        (from..from + ms)
+            .filter(|now| {
+                let free = share.upstream_is_bottleneck();
+                worked += Duration::from_micros(if free { 1_000 } else { busy });
+                share.sample(Timestamp(*now), Sample { in_flight: 256, outside, busy: worked });
+                free
+            })
+            .count()
+            .try_into()
+            .unwrap()
     }
 
     #[test]
-    fn the_upstream_is_the_bottleneck_when_tasks_wait_inside_it() {
-        assert!(after_a_window(256, 250).upstream_is_bottleneck());
-        assert!(!after_a_window(256, 100).upstream_is_bottleneck());
-        assert!(!after_a_window(0, 0).upstream_is_bottleneck());
+    fn a_slow_upstream_is_the_bottleneck_though_accepting_takes_all_the_time_there_is() {
+        let mut share = Share::new(Timestamp(0));
+        assert!(free(&mut share, 0, 60_000, 250, 300) > 57_000);
+    }
+
+    #[test]
+    fn tasks_that_wait_for_us_inside_their_calls_make_us_the_bottleneck() {
+        let mut share = Share::new(Timestamp(0));
+        assert_eq!(free(&mut share, 0, 60_000, 250, 900), 0);
+    }
+
+    #[test]
+    fn tasks_that_wait_elsewhere_make_us_the_bottleneck() {
+        let mut share = Share::new(Timestamp(0));
+        assert_eq!(free(&mut share, 0, 10_000, 100, 100), 0);
+        assert_eq!(free(&mut share, 10_000, 10_000, 0, 100), 0);
+    }
+
+    #[test]
+    fn an_upstream_that_becomes_quick_is_noticed_at_once() {
+        let mut share = Share::new(Timestamp(0));
+        assert!(free(&mut share, 0, 30_000, 250, 300) > 27_000);
+        assert!(free(&mut share, 30_000, 30_000, 100, 900) <= 110);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use cancellations::{Cancellations, TakenUp};
 #[cfg(test)]
 pub(crate) use embedded::by_hand;
 pub use embedded::{
-    Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
+    Busy, Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
     change_signing_keys, signing_keys,
 };
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};

@@ -15,7 +15,8 @@ const JSON: &str = "application/json";
 pub fn wants_events(headers: &HeaderMap) -> bool {
     // The first of the best: of equal ones a client writes the one it means first.
     let mut best: Option<(f32, bool)> = None;
-    for (kind, quality) in ranges(headers) {
+    for (kind, parameters) in ranges(headers) {
+        let quality = weight(parameters);
         if quality > 0.0 && best.is_none_or(|(other, _)| quality > other) {
             best = Some((quality, kind.eq_ignore_ascii_case(EVENT_STREAM)));
         }
@@ -29,22 +30,23 @@ pub fn wants_problem(headers: &HeaderMap) -> bool {
     let quality_of = |name: &str| {
         let named = ranges(headers).filter(|(kind, _)| kind.eq_ignore_ascii_case(name));
         named
-            .map(|(_, quality)| quality)
+            .map(|(_, parameters)| weight(parameters))
             .fold(None, |best: Option<f32>, quality| Some(best.map_or(quality, |best| best.max(quality))))
     };
     quality_of(PROBLEM)
         .is_some_and(|quality| quality > 0.0 && quality_of(JSON).is_none_or(|json| quality >= json))
 }
 
-/// The media ranges and their weights, in order; one that cannot be read weighs nothing.
-fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (&str, f32)> {
+/// The media ranges and their parameters, in order.
+fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(|range| {
         let (kind, parameters) = range.split_once(';').unwrap_or((range, ""));
-        (kind.trim(), weight(parameters))
+        (kind.trim(), parameters)
     })
 }
 
+/// One that cannot be read weighs nothing.
 fn weight(parameters: &str) -> f32 {
     let named = parameters.split(';').find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;

@@ -73,8 +73,12 @@ pub async fn submit(
     if gateway.store.is_full() {
         return Err(Refusal::BacklogFull);
     }
-    let reading = timeout(gateway.server.body_total_timeout, read_body(gateway, call.body));
-    let (body, buffered) = reading.await.map_err(|_| Refusal::BodyTimeout)??;
+    let (body, buffered) = if call.body.is_end_stream() {
+        (Bytes::new(), None)
+    } else {
+        let reading = timeout(gateway.server.body_total_timeout, read_body(gateway, call.body));
+        reading.await.map_err(|_| Refusal::BodyTimeout)??
+    };
 
     let mut headers = call.headers;
     if let Some(host) = call.client_host {

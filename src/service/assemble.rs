@@ -18,7 +18,7 @@ use crate::identity::{FetchError, Identity, Reach};
 use crate::outcome::{NoAnswer, RetryPolicy};
 use crate::pace::Pace;
 use crate::signing::Signer;
-use crate::store::{Files, LaneId, OpenOptions, Store};
+use crate::store::{Busy, Files, LaneId, OpenOptions, Store};
 use crate::task::PublicUris;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
@@ -57,6 +57,7 @@ impl Node {
             max_queued_per_credentials: config.server.max_queued_per_credentials,
             ready_capacity: READY_CAPACITY,
             clock,
+            busy: busy(),
             commit_seconds: metrics.commit_seconds.clone(),
         })?;
         let services = Client::trusted(TlsRoots::system(), JWKS_TIMEOUT);
@@ -126,6 +127,16 @@ impl Node {
         let worker = Worker::start(Arc::new(workshop));
         Ok(Self { store, worker, gateway: Arc::new(gateway), metrics, clock, keys })
     }
+}
+
+/// How busy the runtime that is running now is: the one that will serve calls and run tasks.
+fn busy() -> Busy {
+    let runtime = tokio::runtime::Handle::current().metrics();
+    Arc::new(move || {
+        let threads = runtime.num_workers();
+        let all: Duration = (0..threads).map(|thread| runtime.worker_total_busy_duration(thread)).sum();
+        all / u32::try_from(threads).unwrap_or(1).max(1)
+    })
 }
 
 /// Where the store is, and the master keys when it is not the data directory.

@@ -42,7 +42,7 @@ pub(super) use reader::traced;
 pub(crate) use writer::by_hand;
 
 pub use offline::{Erased, Files, OfflineStore, change_signing_keys, signing_keys};
-pub use open::{NodeSecrets, OpenError, OpenOptions};
+pub use open::{Busy, NodeSecrets, OpenError, OpenOptions};
 
 /// A handle to the store; clones share it.
 #[derive(Clone)]

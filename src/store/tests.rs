@@ -37,6 +37,7 @@ fn options(dir: &Path) -> OpenOptions {
         max_queued_per_credentials: 1_000,
         ready_capacity: 2,
         clock: Clock::start(),
+        busy: Arc::new(|| std::time::Duration::ZERO),
         commit_seconds: Histogram::new([1.0]),
     }
 }

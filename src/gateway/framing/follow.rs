@@ -3,6 +3,8 @@
 //! Invariant: no byte goes on before it is known to which message it belongs. Bodies of known
 //! length are counted, not looked at. What cannot be followed ends the connection.
 
+use memchr::memchr;
+
 use super::head::{self, Body};
 use crate::gateway::refusal::Refusal;
 
@@ -143,7 +145,7 @@ impl Follower {
                 _ => {}
             }
         }
-        while let Some(found) = bytes[self.searched..].iter().position(|byte| *byte == b'\n') {
+        while let Some(found) = memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + found + 1;
             let line = &bytes[self.line..end];
             self.searched = end;
@@ -255,7 +257,7 @@ fn at_most(there: usize, left: u64) -> usize {
 }
 
 fn first_line(bytes: &[u8]) -> Option<&[u8]> {
-    bytes.iter().position(|byte| *byte == b'\n').map(|end| &bytes[..=end])
+    memchr(b'\n', bytes).map(|end| &bytes[..=end])
 }
 
 /// Hexadecimal digits, then nothing or an extension (RFC 9112, 7.1).

@@ -5,6 +5,7 @@
 //! before a colon, control characters, two lengths, a length beside a transfer coding.
 
 use http::Uri;
+use memchr::memchr;
 
 use crate::gateway::refusal::Refusal;
 
@@ -61,9 +62,30 @@ pub fn without_line_end(line: &[u8]) -> Option<&[u8]> {
     line.strip_suffix(b"\r\n")
 }
 
-/// A token character (RFC 9110, 5.6.2).
+/// Token characters (RFC 9110, 5.6.2).
+const TOKEN: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0u8);
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let (others, mut index) = (b"!#$%&'*+-.^_`|~", 0);
+    while index < others.len() {
+        table[others[index] as usize] = true;
+        index += 1;
+    }
+    table
+};
+
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN[usize::from(byte)]
+}
+
+/// Whether a control character other than the tab is there. Every byte is looked at, without a way out
+/// before the last: so a long token is judged many bytes at a time.
+fn has_control(value: &[u8]) -> bool {
+    let is_control = |byte: u8| ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f);
+    value.iter().fold(false, |found, byte| found | is_control(*byte))
 }
 
 fn malformed(what: &str) -> Refusal {
@@ -76,7 +98,7 @@ impl<'a> Iterator for Lines<'a> {
     type Item = Result<&'a [u8], Refusal>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let end = self.0.iter().position(|byte| *byte == b'\n')?;
+        let end = memchr(b'\n', self.0)?;
         let (line, rest) = self.0.split_at(end + 1);
         self.0 = rest;
         Some(without_line_end(line).ok_or_else(|| malformed("line end in the header section")))
@@ -112,13 +134,13 @@ fn read_request_line(line: &[u8]) -> Result<bool, Refusal> {
 
 /// Name and value of a field line, the value without the whitespace around it.
 fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
-    let colon = line.iter().position(|byte| *byte == b':').ok_or_else(|| malformed("header line"))?;
+    let colon = memchr(b':', line).ok_or_else(|| malformed("header line"))?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     // A folded line starts with whitespace, which is no token character either.
     if name.is_empty() || !name.iter().copied().all(is_token) {
         return Err(malformed("header name"));
     }
-    if value.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f) {
+    if has_control(value) {
         return Err(malformed("header value"));
     }
     Ok((name, value.trim_ascii()))

@@ -58,8 +58,12 @@ pub struct OpenOptions {
     /// Places in each ready queue.
     pub ready_capacity: usize,
     pub clock: Clock,
+    pub busy: Busy,
     pub commit_seconds: Histogram,
 }
+
+/// How long the threads that run tasks have been at work since they began, on average.
+pub type Busy = Arc<dyn Fn() -> std::time::Duration + Send + Sync>;
 
 /// Why the store does not open. One line each.
 #[derive(Debug, thiserror::Error)]

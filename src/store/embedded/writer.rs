@@ -19,9 +19,9 @@ use super::apply::{self, Effect};
 use super::backlog::{Backlog, Leased, Owner};
 use super::claim;
 use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
-use super::open::{NEVER, OpenOptions, Recovered};
+use super::open::{Busy, NEVER, OpenOptions, Recovered};
 use super::retention;
-use crate::admission::{Share, Situation, accepts_allowed};
+use crate::admission::{Sample, Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
 use crate::id::Seq;
 use crate::lease::LeaseToken;
@@ -62,6 +62,7 @@ pub(super) struct Writer {
     max_queued_tasks: u64,
     claiming: bool,
     clock: Clock,
+    busy: Busy,
     commit_seconds: Histogram,
     /// The last commit failed; claims wait until then. Said once, not with every caller.
     failing_until: Option<Timestamp>,
@@ -141,6 +142,7 @@ impl Writer {
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
             clock: options.clock,
+            busy: Arc::clone(&options.busy),
             commit_seconds: options.commit_seconds.clone(),
             failing_until: None,
         }
@@ -206,9 +208,10 @@ impl Writer {
         let mut held_back = false;
         // Holding calls back waits for settles; where none can be written, a refusal now is the answer.
         let may_hold_back = waiting.phase == Phase::Serving && self.failing_until.is_none();
+        let busy = (self.busy)();
         for (lane, queue) in self.lanes.iter_mut().zip(&mut waiting.accepts) {
             let (in_flight, outside) = lane.lane.load.sample();
-            lane.share.sample(now, in_flight, outside);
+            lane.share.sample(now, Sample { in_flight, outside, busy });
             if queue.is_empty() {
                 continue;
             }
@@ -369,7 +372,9 @@ impl Writer {
             let _ = reply_of(operation).send(Ok(settled));
         }
         let mut ready = applied.claimed;
-        for (Candidate { mut accept, owner }, (accepted, lease)) in batch.accepts.into_iter().zip(applied.accepted) {
+        for (Candidate { mut accept, owner }, (accepted, lease)) in
+            batch.accepts.into_iter().zip(applied.accepted)
+        {
             if accepted == Accepted::New {
                 accept.task.accepted.inc();
             }
