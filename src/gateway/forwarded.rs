@@ -35,11 +35,12 @@ pub fn apply(
         remove_all(headers);
     }
     let begun = (headers.contains_key(FOR), headers.contains_key(FORWARDED));
-    if begun != (false, true) {
-        append(headers, &FOR, &peer.to_string());
-    }
+    let client = peer.to_string();
     if begun != (true, false) {
-        append(headers, &FORWARDED, &element(peer, host, scheme));
+        append(headers, &FORWARDED, element(peer, &client, host, scheme));
+    }
+    if begun != (false, true) {
+        append(headers, &FOR, client);
     }
     if let Some(host) = host
         && !headers.contains_key(X_HOST)
@@ -61,14 +62,20 @@ fn remove_all(headers: &mut HeaderMap) {
 }
 
 /// Joins the lines of `name` and adds `last`. What cannot be read back as text is replaced.
-fn append(headers: &mut HeaderMap, name: &HeaderName, last: &str) {
+fn append(headers: &mut HeaderMap, name: &HeaderName, last: String) {
+    if !headers.contains_key(name) {
+        if let Ok(value) = HeaderValue::try_from(last) {
+            headers.insert(name.clone(), value);
+        }
+        return;
+    }
     let mut members: Vec<&str> = headers
         .get_all(name)
         .iter()
         .filter_map(|line| line.to_str().ok())
         .filter(|line| !line.is_empty())
         .collect();
-    members.push(last);
+    members.push(&last);
     let joined = members.join(", ");
     if let Ok(value) = HeaderValue::from_str(&joined) {
         headers.insert(name.clone(), value);
@@ -76,14 +83,11 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, last: &str) {
 }
 
 /// One `forwarded-element` (RFC 7239, 4). An IPv6 address stands in brackets and so in quotes.
-fn element(peer: IpAddr, host: Option<&HeaderValue>, scheme: &str) -> String {
-    let client = match peer {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("\"[{address}]\""),
-    };
+fn element(peer: IpAddr, client: &str, host: Option<&HeaderValue>, scheme: &str) -> String {
+    let client = if peer.is_ipv6() { ["\"[", client, "]\""] } else { ["", client, ""] }.concat();
     match host.and_then(|host| host.to_str().ok()) {
-        Some(host) => format!("for={client};host={};proto={scheme}", token_or_quoted(host)),
-        None => format!("for={client};proto={scheme}"),
+        Some(host) => ["for=", &client, ";host=", &token_or_quoted(host), ";proto=", scheme].concat(),
+        None => ["for=", &client, ";proto=", scheme].concat(),
     }
 }
 
@@ -92,7 +96,10 @@ fn token_or_quoted(text: &str) -> String {
     if HeaderName::from_bytes(text.as_bytes()).is_ok() {
         return String::from(text);
     }
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    if text.contains(['\\', '"']) {
+        return ["\"", &text.replace('\\', "\\\\").replace('"', "\\\""), "\""].concat();
+    }
+    ["\"", text, "\""].concat()
 }
 
 /// The authority a call names: the target's where it has one (RFC 9112, 3.2.2), else `Host`.
