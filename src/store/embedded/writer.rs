@@ -212,13 +212,19 @@ impl Writer {
     fn refuse_above_the_limit(&self, accepts: &mut Vec<Accept>) {
         let mut room_of_each = self.backlog.room();
         for refused in accepts.extract_if(.., |accept| !room_of_each.take(self.owner_of(accept))) {
-            let _ = refused.reply.send(Err(StoreError::FullForCredentials));
+            self.refuse_if_new(refused, StoreError::FullForCredentials);
         }
         let room = self.max_queued_tasks.saturating_sub(self.unfinished);
         let keep = usize::try_from(room).unwrap_or(usize::MAX).min(accepts.len());
         for refused in accepts.drain(keep..) {
-            let _ = refused.reply.send(Err(StoreError::Full));
+            self.refuse_if_new(refused, StoreError::Full);
         }
+    }
+
+    /// A call whose idempotency key is on disk already makes no new task, so it needs no room.
+    fn refuse_if_new(&self, accept: Accept, full: StoreError) {
+        let known = apply::known(&self.connection, &accept.task).ok().flatten();
+        let _ = accept.reply.send(known.ok_or(full));
     }
 
     fn can_claim(&self, now: Timestamp) -> bool {
