@@ -142,34 +142,40 @@ async fn the_examples_can_be_typed_and_get_what_they_say() {
     judge(&all, &output);
 }
 
-/// Each block's output holds what its lines say and what is shown behind it.
+/// Each block's output holds what its lines say and what is shown behind it; where not, everything that is
+/// wrong is told at once.
 #[track_caller]
 fn judge(all: &[Block<'_>], output: &str) {
     let mut outputs = output.split("\n===");
-    let mut last = "";
+    let (mut last, mut wrong) = ("", Vec::new());
     for block in all {
         if block.is_typed() {
             last = outputs.next().expect("each block has its output");
             let mut answers = last.split("\n<<<");
-            for (line, (status, word)) in block.text.lines().filter_map(|line| Some((line, expected(line)?)))
-            {
+            for (line, said) in block.text.lines().filter_map(|line| Some((line, expected(line)?))) {
                 let answer = answers.next().expect("each line has its answer");
-                let has_status = answer.contains(&format!("HTTP/1.1 {status}"))
-                    || answer.lines().any(|line| line.starts_with(&format!("{status} ")));
-                assert!(has_status && answer.contains(word), "{line}\n--- got:\n{answer}");
+                if !is_answered(answer, said) {
+                    wrong.push(format!("{line}\ngets:\n{answer}"));
+                }
             }
-        } else if block.language == "http" {
-            let head = |text: &str| {
-                text.split("HTTP/1.1 ").last().unwrap_or_default().lines().next().map(str::to_owned)
-            };
-            let (shown, printed) = (header_names(block.text), header_names(last));
-            assert_eq!(
-                (head(block.text), shown.last()),
-                (head(last), printed.last()),
-                "in what is shown behind:\n{last}"
-            );
+        } else if block.language == "http" && last_head(block.text) != last_head(last) {
+            wrong.push(format!("{:?}\nis shown, and comes:\n{:?}", last_head(block.text), last_head(last)));
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n-----\n"));
+}
+
+fn is_answered(answer: &str, (status, word): (&str, &str)) -> bool {
+    let plain = format!("{status} ");
+    let has_status =
+        answer.contains(&format!("HTTP/1.1 {status}")) || answer.lines().any(|line| line.starts_with(&plain));
+    has_status && answer.contains(word)
+}
+
+/// The status and the header names of the last answer in a text.
+fn last_head(text: &str) -> Option<(&str, Vec<&str>)> {
+    let status = text.rsplit("HTTP/1.1 ").next()?.lines().next()?;
+    Some((status.trim(), header_names(text).pop()?))
 }
 
 #[test]
