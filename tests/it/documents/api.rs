@@ -5,6 +5,7 @@
 //! that is marked `http` shows the last answer of the block before it. A block with `serve` in it is a
 //! node that is started beside the sandbox.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -65,52 +66,34 @@ fn script(blocks: &[Block<'_>]) -> String {
     script
 }
 
-/// A node of the document: its process, and the address it is written for with the one it has.
-async fn start_node(
-    block: &Block<'_>,
-    files: &[Block<'_>],
-    directory: &Path,
-    usual: &str,
-) -> (Process, String) {
-    // Whatever it is written to listen on, any free port will do.
-    let anywhere = |text: &str| {
-        let lines = text.lines().map(|line| match line.split_once("127.0.0.1:80") {
-            Some((before, _)) if line.starts_with("listen =") || line.starts_with("admin_listen =") => {
-                format!("{before}127.0.0.1:0\"")
-            }
-            _ => line.to_owned(),
-        });
-        lines.collect::<Vec<_>>().join("\n")
-    };
-    for file in files {
-        let name =
-            file.text.lines().next().and_then(|line| line.strip_prefix("# ")).expect("a file has a name");
-        std::fs::write(directory.join(name), anywhere(file.text)).expect("the directory can be written");
-    }
-    let words = block.text.split_whitespace().map(|word| word.trim_start_matches('(').trim_end_matches(')'));
-    let mut words: Vec<&str> = words.filter(|word| *word != "\\").collect();
-    for at in 1..words.len() {
-        if words[at - 1].ends_with("listen") {
-            words[at] = "127.0.0.1:0";
-        }
-    }
-    let command = words.join(" ").replace("target/release/ringback", env!("CARGO_BIN_EXE_ringback"));
-    let command = if command.contains("exec ") { command } else { format!("exec {command}") };
+/// The file of a node's configuration, its first line the name.
+const FILE: &str = "# strict.toml\n";
+
+/// Starts a node of the document on any free ports; the address it is written for, and the one it has.
+async fn start_node(block: &Block<'_>, file: &str, directory: &Path) -> (Process, String, SocketAddr) {
+    let command = block.text.replace("target/release/ringback", env!("CARGO_BIN_EXE_ringback"));
+    let command = command.trim().trim_start_matches('(').trim_end_matches(')');
+    let written = if command.contains("--config") { file } else { command };
+    let usual = addresses(written).next().expect("it says where it listens").to_owned();
+    std::fs::write(directory.join("strict.toml"), anywhere(file)).expect("the directory can be written");
     let mut shell = Command::new("sh");
-    shell.args(["-euc", &command]).current_dir(directory);
+    // The node takes the shell's place, so that it ends with it.
+    let exec = if command.contains("exec ") { "" } else { "exec " };
+    shell.args(["-euc", &format!("{exec}{}", anywhere(command))]).current_dir(directory);
     let mut process = Process::of(shell, "KILL");
     let address = listening(&mut process, "gateway").await;
-    (process, format!("{usual} {address}"))
+    (process, usual, address)
 }
 
-/// The gateway address a node is written for.
-fn usual_address<'d>(block: &Block<'d>, file: Option<&Block<'d>>) -> &'d str {
-    let place = |text: &'d str| {
-        let (_, rest) = text.split_once("listen").expect("it says where it listens");
-        let at = rest.find("127.0.0.1:").expect("on this machine");
-        &rest[at..at + "127.0.0.1:8082".len()]
-    };
-    place(file.map_or(block.text, |file| file.text))
+/// The addresses that a text says to listen on.
+fn addresses(text: &str) -> impl Iterator<Item = &str> {
+    let said = text.split("listen").skip(1).map(|rest| rest.trim_start_matches([' ', '=', '"']));
+    said.filter_map(|rest| rest.split([' ', '"', '\n', ')']).next()).filter(|word| word.contains(':'))
+}
+
+/// The same text, listening on any free port.
+fn anywhere(text: &str) -> String {
+    addresses(text).fold(text.to_owned(), |changed, address| changed.replace(address, "127.0.0.1:0"))
 }
 
 #[tokio::test]
@@ -119,22 +102,17 @@ async fn the_examples_can_be_typed_and_get_what_they_say() {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let document = sandbox.place(&read(DOCUMENT));
     let all = blocks(&document);
-    let files: Vec<&Block<'_>> = all.iter().filter(|block| block.text.starts_with("# strict.toml")).collect();
-    let mut processes = Vec::new();
+    let file = all.iter().find_map(|block| block.text.strip_prefix(FILE)).expect("the file is there");
     let mut script = script(&all);
+    let mut nodes = Vec::new();
     for block in all.iter().filter(|block| block.starts_a_node()) {
-        let file = files.iter().find(|_| block.text.contains("--config")).copied();
-        let usual = usual_address(block, file);
-        let files: Vec<Block<'_>> =
-            file.iter().map(|file| Block { language: file.language, text: file.text }).collect();
-        let (process, place) = start_node(block, &files, directory.path(), usual).await;
-        let (usual, address) = place.split_once(' ').expect("two addresses");
-        script = script.replace(usual, address);
-        processes.push(process);
+        let (node, usual, address) = start_node(block, file, directory.path()).await;
+        script = script.replace(&usual, &address.to_string());
+        nodes.push(node);
     }
 
     let mut shell = Command::new("sh");
-    shell.args(["-euc", &script]).current_dir(directory.path());
+    shell.args(["-euc", &script]);
     let ended = Process::of(shell, "KILL").ended_within(4).await;
 
     let output = ended.stdout.join("\n");
