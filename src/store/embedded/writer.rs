@@ -231,19 +231,15 @@ impl Writer {
     fn refuse_above_the_limit(&self, accepts: &mut Vec<Accept>) {
         let mut room_of_each = self.backlog.room();
         for refused in accepts.extract_if(.., |accept| !room_of_each.take(self.owner_of(accept))) {
-            self.refuse_if_new(refused, StoreError::FullForCredentials);
+            let known = apply::known_or(StoreError::FullForCredentials, &self.connection, &refused.task);
+            let _ = refused.reply.send(known);
         }
         let room = self.max_queued_tasks.saturating_sub(self.unfinished);
         let keep = usize::try_from(room).unwrap_or(usize::MAX).min(accepts.len());
         for refused in accepts.drain(keep..) {
-            self.refuse_if_new(refused, StoreError::Full);
+            let known = apply::known_or(StoreError::Full, &self.connection, &refused.task);
+            let _ = refused.reply.send(known);
         }
-    }
-
-    /// A call whose idempotency key is on disk already makes no new task, so it needs no room.
-    fn refuse_if_new(&self, accept: Accept, full: StoreError) {
-        let known = apply::known(&self.connection, &accept.task).ok().flatten();
-        let _ = accept.reply.send(known.ok_or(full));
     }
 
     fn can_claim(&self, now: Timestamp) -> bool {
