@@ -84,7 +84,7 @@ pub async fn submit(
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     let (now, wall) = (gateway.clock.steady(), gateway.clock.wall());
-    let id = gateway.store.ids().next(wall, rand::random());
+    let id = gateway.store.ids().next(now, rand::random());
     let facts = TaskFacts {
         id,
         credentials_id: caller.credentials_id,
