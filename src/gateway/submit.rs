@@ -73,6 +73,9 @@ pub async fn submit(
     if gateway.store.is_full() {
         return Err(Refusal::BacklogFull);
     }
+    if gateway.store.has_no_room() {
+        return Err(Refusal::StoreFull);
+    }
     let reading = timeout(gateway.server.body_total_timeout, read_body(gateway, call.body));
     let (body, buffered) = reading.await.map_err(|_| Refusal::BodyTimeout)??;
 
@@ -101,6 +104,7 @@ pub async fn submit(
     let accepted_as = gateway.store.accept(task).await.map_err(|error| match error {
         StoreError::Full => Refusal::BacklogFull,
         StoreError::FullForCredentials => Refusal::CredentialsBacklogFull,
+        StoreError::NoRoom => Refusal::StoreFull,
         StoreError::Unavailable => Refusal::StoreUnavailable,
     })?;
     let id = match accepted_as {

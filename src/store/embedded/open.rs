@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::backlog::Backlog;
 use super::inbox::Inbox;
 use super::reader::Readers;
+use super::space::Space;
 use super::writer::{self, Writer};
 use super::{Shared, Store, signing};
 use crate::clock::{Clock, Timestamp};
@@ -55,6 +56,8 @@ pub struct OpenOptions {
     pub max_queued_tasks: u64,
     /// Of one credentials id at one upstream.
     pub max_queued_per_credentials: u64,
+    /// In use; above it nothing is accepted. 0: no bound.
+    pub max_bytes: u64,
     /// Places in each ready queue.
     pub ready_capacity: usize,
     pub clock: Clock,
@@ -114,6 +117,8 @@ impl Store {
         let fingerprint = read_secrets(&connection, &ring, &path)?;
         let signing = signing::read_or_make(&mut connection, &ring, options.clock.wall(), &path)?;
         let mut recovered = recover(&mut connection, options).map_err(database_error)?;
+        let space = Arc::new(Space::new(options.max_bytes));
+        space.look(&connection).map_err(database_error)?;
 
         let inbox = Arc::new(Inbox::new(options.upstreams.len()));
         let nudge = {
@@ -142,6 +147,7 @@ impl Store {
             Arc::clone(&deliveries),
             &mut recovered,
             Arc::clone(&full),
+            Arc::clone(&space),
             options,
         );
         let failed = CancellationToken::new();
@@ -162,6 +168,7 @@ impl Store {
             running: Mutex::new(HashMap::new()),
             ids: TaskIds::after(recovered.last),
             full,
+            space,
             failed,
             writer: Mutex::new(Some(thread)),
         };
@@ -226,6 +233,8 @@ pub(super) fn configure(connection: &Connection, exists: bool) -> rusqlite::Resu
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Small write-ahead log: checkpoints are what an accept's worst case waits for.
     connection.pragma_update(None, "wal_autocheckpoint", 500)?;
+    // What a burst made of the log is given back to the disk once its pages are in the file.
+    connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "foreign_keys", "OFF")?;

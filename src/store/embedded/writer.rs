@@ -21,6 +21,7 @@ use super::claim;
 use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
 use super::open::{NEVER, OpenOptions, Recovered};
 use super::retention;
+use super::space::Space;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
 use crate::id::Seq;
@@ -58,6 +59,7 @@ pub(super) struct Writer {
     unfinished: u64,
     backlog: Backlog,
     full: Arc<AtomicBool>,
+    space: Arc<Space>,
     max_queued_tasks: u64,
     claiming: bool,
     clock: Clock,
@@ -103,6 +105,7 @@ impl Writer {
         deliveries: Arc<Ready<ReadyDelivery>>,
         recovered: &mut Recovered,
         full: Arc<AtomicBool>,
+        space: Arc<Space>,
         options: &OpenOptions,
     ) -> Self {
         let now = options.clock.steady();
@@ -121,6 +124,7 @@ impl Writer {
             unfinished: recovered.unfinished,
             backlog: std::mem::take(&mut recovered.backlog),
             full,
+            space,
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
             clock: options.clock,
@@ -210,6 +214,11 @@ impl Writer {
     }
 
     fn refuse_above_the_limit(&self, accepts: &mut Vec<Accept>) {
+        if self.space.is_full() {
+            for refused in accepts.drain(..) {
+                let _ = refused.reply.send(Err(StoreError::NoRoom));
+            }
+        }
         let mut room_of_each = self.backlog.room();
         for refused in accepts.extract_if(.., |accept| !room_of_each.take(self.owner_of(accept))) {
             let _ = refused.reply.send(Err(StoreError::FullForCredentials));
@@ -307,6 +316,7 @@ impl Writer {
             (applied.claimed_deliveries, applied.delivery_due) =
                 claim::deliveries(&tx, now, self.deliveries.room())?;
         }
+        self.space.look(&tx)?;
         tx.commit()?;
         self.commit_seconds.observe(started.elapsed().as_secs_f64());
         Ok(applied)
@@ -366,8 +376,11 @@ impl Writer {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .and_then(|tx| {
-                let purged = retention::purge(&tx, &purge)?;
+                let started = Instant::now();
+                let (mut purged, in_use) = retention::purge(&tx, &purge)?;
+                purged.work = started.elapsed();
                 tx.commit()?;
+                self.space.note(in_use);
                 Ok(purged)
             })
             .map_err(|error| {
@@ -450,6 +463,7 @@ fn reply_of(operation: Operation) -> super::inbox::Reply<Settled> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::inbox::Removal;
     use super::*;
     use crate::store::Cutoffs;
     use tokio::sync::oneshot;
@@ -460,8 +474,8 @@ mod tests {
         let purge = || {
             let (reply, answer) = oneshot::channel();
             let never = Timestamp(0);
-            let before = Cutoffs { results: never, tasks: never, keys: never };
-            (Purge { before, rows: 1, reply }, answer)
+            let removal = Removal::Aged(Cutoffs { results: never, tasks: never, keys: never });
+            (Purge { removal, rows: 1, reply }, answer)
         };
         let (waiting, mut answer) = purge();
         inbox.set_purge(waiting).unwrap();
