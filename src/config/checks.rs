@@ -151,7 +151,10 @@ fn retention(findings: &mut Findings, config: &Config) {
         return;
     }
     let key = "retention.max_bytes";
-    findings.add_if(max < SMALLEST_STORE, key, || ConfigError::MaxBytesTooSmall(SMALLEST_STORE));
+    if max < SMALLEST_STORE {
+        findings.add(key, ConfigError::MaxBytesTooSmall(SMALLEST_STORE));
+        return;
+    }
     let body = (String::from("server.max_body_bytes"), config.server.max_body_bytes);
     let results =
         config.upstreams.iter().enumerate().map(|(index, upstream)| {

@@ -117,8 +117,6 @@ impl Store {
         let fingerprint = read_secrets(&connection, &ring, &path)?;
         let signing = signing::read_or_make(&mut connection, &ring, options.clock.wall(), &path)?;
         let mut recovered = recover(&mut connection, options).map_err(database_error)?;
-        let space = Arc::new(Space::new(options.max_bytes));
-        space.look(&connection).map_err(database_error)?;
 
         let inbox = Arc::new(Inbox::new(options.upstreams.len()));
         let nudge = {
@@ -147,7 +145,6 @@ impl Store {
             Arc::clone(&deliveries),
             &mut recovered,
             Arc::clone(&full),
-            Arc::clone(&space),
             options,
         );
         let failed = CancellationToken::new();
@@ -168,7 +165,7 @@ impl Store {
             running: Mutex::new(HashMap::new()),
             ids: TaskIds::after(recovered.last),
             full,
-            space,
+            space: recovered.space,
             failed,
             writer: Mutex::new(Some(thread)),
         };
@@ -316,6 +313,7 @@ pub(super) struct Recovered {
     pub upstream_ids: Vec<i64>,
     pub unfinished: u64,
     pub backlog: Backlog,
+    pub space: Arc<Space>,
     last: Seq,
 }
 
@@ -349,8 +347,10 @@ fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Resu
         .flatten()
         .unwrap_or(0);
     warn_about_unconfigured(&tx, options)?;
+    let space = Arc::new(Space::new(options.max_bytes));
+    space.look(&tx)?;
     tx.commit()?;
-    Ok(Recovered { upstream_ids, unfinished, backlog, last: Seq(last) })
+    Ok(Recovered { upstream_ids, unfinished, backlog, space, last: Seq(last) })
 }
 
 /// Tasks of an upstream that left the configuration wait until it comes back.

@@ -105,7 +105,6 @@ impl Writer {
         deliveries: Arc<Ready<ReadyDelivery>>,
         recovered: &mut Recovered,
         full: Arc<AtomicBool>,
-        space: Arc<Space>,
         options: &OpenOptions,
     ) -> Self {
         let now = options.clock.steady();
@@ -124,7 +123,7 @@ impl Writer {
             unfinished: recovered.unfinished,
             backlog: std::mem::take(&mut recovered.backlog),
             full,
-            space,
+            space: Arc::clone(&recovered.space),
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
             clock: options.clock,
