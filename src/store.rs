@@ -28,7 +28,7 @@ use crate::task::{FinalStatus, Progress};
 
 pub use cancellations::{Cancellations, TakenUp};
 pub use embedded::{
-    Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
+    Compacted, Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
     change_signing_keys, signing_keys,
 };
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};

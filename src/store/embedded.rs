@@ -41,7 +41,7 @@ use space::Space;
 #[cfg(test)]
 pub(super) use reader::traced;
 
-pub use offline::{Erased, Files, OfflineStore, change_signing_keys, signing_keys};
+pub use offline::{Compacted, Erased, Files, OfflineStore, change_signing_keys, signing_keys};
 pub use open::{NodeSecrets, OpenError, OpenOptions};
 
 /// A handle to the store; clones share it.

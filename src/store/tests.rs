@@ -19,6 +19,7 @@ mod callers;
 mod cancelling;
 mod opening;
 mod repeats;
+mod room;
 
 struct Opened {
     store: Store,

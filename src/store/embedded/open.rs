@@ -85,6 +85,8 @@ pub enum OpenError {
     Newer(PathBuf),
     #[error("cannot lock the store {path}: {source}")]
     Lock { path: PathBuf, source: io::Error },
+    #[error("cannot rewrite the store, at {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
     #[error("cannot open the store {path}: {source}")]
     Database { path: PathBuf, source: rusqlite::Error },
 }
@@ -199,14 +201,14 @@ pub(super) fn lock_database(path: &Path) -> Result<File, OpenError> {
 
 /// The path of a file beside `path`. A database may lie outside the data directory, where the lock of
 /// that directory does not reach it.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
 /// A file for its owner alone, made if it is not there. SQLite gives its companions the same mode.
-fn private(path: &Path) -> io::Result<File> {
+pub(super) fn private(path: &Path) -> io::Result<File> {
     File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
