@@ -40,6 +40,8 @@ use space::Space;
 
 #[cfg(test)]
 pub(super) use reader::traced;
+#[cfg(test)]
+pub(crate) use writer::by_hand;
 
 pub use offline::{Compacted, Erased, Files, OfflineStore, change_signing_keys, signing_keys};
 pub use open::{NodeSecrets, OpenError, OpenOptions};

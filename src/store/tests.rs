@@ -20,6 +20,7 @@ mod cancelling;
 mod opening;
 mod repeats;
 mod room;
+mod turned;
 
 struct Opened {
     store: Store,

@@ -7,11 +7,13 @@
 #[cfg(test)]
 mod tests;
 
-use rusqlite::{Connection, params};
+use std::time::Instant;
+
+use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::Store;
 use super::inbox::{Purge, Removal};
-use super::space;
+use super::space::{self, Space};
 use crate::clock::Timestamp;
 use crate::id::Seq;
 use crate::store::{Cutoffs, EndedTasks, Purged, StoreError};
@@ -55,8 +57,23 @@ fn ended(connection: &Connection, from: Seq, before: Timestamp, limit: u32) -> r
     Ok(EndedTasks { tasks, next })
 }
 
-/// One transaction's work, and the bytes that are in use after it.
-pub(super) fn purge(connection: &Connection, purge: &Purge) -> rusqlite::Result<(Purged, u64)> {
+/// One transaction of its own.
+pub(super) fn transact(
+    connection: &mut Connection,
+    removal: &Purge,
+    space: &Space,
+) -> rusqlite::Result<Purged> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let began = Instant::now();
+    let (mut purged, in_use) = purge(&tx, removal)?;
+    purged.work = began.elapsed();
+    tx.commit()?;
+    space.note(in_use);
+    Ok(purged)
+}
+
+/// What is removed, and the bytes that are in use after it.
+fn purge(connection: &Connection, purge: &Purge) -> rusqlite::Result<(Purged, u64)> {
     let before = space::in_use(connection)?;
     let mut purged = Purged::default();
     match &purge.removal {
