@@ -25,7 +25,7 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// A crowded store in which nothing may go is looked through again after this, at the earliest.
-const STUCK_PAUSE: Duration = Duration::from_secs(1);
+const STUCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// Tasks looked at in one read.
 const PAGE: u32 = 500;
