@@ -103,9 +103,10 @@ type Document = ([(HeaderName, &'static str); 1], String);
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Document, impl IntoResponse> {
     match admin.store.numbers().await {
-        Ok(numbers) => {
-            Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], admin.metrics.encode(numbers, admin.clock.wall())))
-        }
+        Ok(numbers) => Ok((
+            [(header::CONTENT_TYPE, OPEN_METRICS)],
+            admin.metrics.encode(numbers, admin.clock.wall(), admin.clock.steady()),
+        )),
         Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "the store cannot be read\n")),
     }
 }

@@ -70,8 +70,10 @@ pub async fn submit(
     let key = IdempotencyKey::of(&call.headers)?;
     let webhook_uri = call.webhook_uri.map(|uri| judge_webhook_uri(gateway, uri)).transpose()?;
     let caller = identify(gateway, route, &call.headers).await?;
-    if gateway.store.is_full() && !is_known(gateway, route, key, &caller).await? {
-        return Err(Refusal::BacklogFull);
+    if let Some(refusal) = no_room(gateway)
+        && !is_known(gateway, route, key, &caller).await?
+    {
+        return Err(refusal);
     }
     let reading = timeout(gateway.server.body_total_timeout, read_body(gateway, call.body));
     let (body, buffered) = reading.await.map_err(|_| Refusal::BodyTimeout)??;
@@ -101,6 +103,7 @@ pub async fn submit(
     let accepted_as = gateway.store.accept(task).await.map_err(|error| match error {
         StoreError::Full => Refusal::BacklogFull,
         StoreError::FullForCredentials => Refusal::CredentialsBacklogFull,
+        StoreError::NoRoom => Refusal::StoreFull,
         StoreError::Unavailable => Refusal::StoreUnavailable,
     })?;
     let id = match accepted_as {
@@ -169,6 +172,17 @@ pub(super) async fn identify(
 fn deadline(now: Timestamp, wall: Timestamp, after: Duration, token_ends: Option<Timestamp>) -> Timestamp {
     let configured = now.after(after);
     token_ends.map_or(configured, |ends| configured.min(now.after(wall.until(ends))))
+}
+
+/// Why no new task can be taken now.
+fn no_room(gateway: &Gateway) -> Option<Refusal> {
+    if gateway.store.is_full() {
+        Some(Refusal::BacklogFull)
+    } else if gateway.store.has_no_room() {
+        Some(Refusal::StoreFull)
+    } else {
+        None
+    }
 }
 
 /// Seals everything a user could mind.

@@ -54,6 +54,7 @@ impl Node {
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
             max_queued_tasks: config.server.max_queued_tasks,
             max_queued_per_credentials: config.server.max_queued_per_credentials,
+            max_bytes: config.retention.max_bytes,
             ready_capacity: READY_CAPACITY,
             clock: Clock::start(),
             commit_seconds: metrics.commit_seconds.clone(),

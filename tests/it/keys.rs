@@ -141,11 +141,11 @@ async fn after_resealing_the_old_key_is_needed_for_nothing() {
 }
 
 #[tokio::test]
-async fn resealing_and_erasing_need_the_node_to_be_stopped() {
+async fn resealing_erasing_and_compacting_need_the_node_to_be_stopped() {
     let upstream = Upstream::start().await;
     let node = Node::start(&upstream).await;
     let dir = node.data_dir().display().to_string();
-    for args in [&["keys", "reseal"][..], &["erase", "--credentials-id", "x"]] {
+    for args in [&["keys", "reseal"][..], &["erase", "--credentials-id", "x"], &["compact"]] {
         let ended = run(&[args, &["--data-dir", &dir]].concat()).await;
         assert_eq!(ended.status.code(), Some(1));
         assert!(ended.stderr.join("\n").contains("another process"), "{:?}", ended.stderr);
@@ -160,6 +160,7 @@ async fn a_command_for_a_store_that_is_not_there_makes_none() {
         &["keys", "show", "webhook"],
         &["keys", "rotate", "webhook"],
         &["erase", "--credentials-id", "x"],
+        &["compact"],
     ] {
         let ended = ringback(&setup, args).await;
         assert_eq!(ended.status.code(), Some(1));

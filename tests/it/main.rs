@@ -12,6 +12,7 @@ mod call;
 mod canary;
 mod cancel;
 mod check_uri;
+mod compact;
 mod configuration;
 mod cors;
 mod crash;

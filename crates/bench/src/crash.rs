@@ -97,6 +97,7 @@ pub fn run(options: &Options) -> anyhow::Result<Reckoning> {
         concurrency: 64,
         retry: "delays = [\"20ms\", \"40ms\", \"80ms\", \"160ms\", \"300ms\", \"600ms\"]".to_owned(),
         webhooks: "delays = [\"20ms\", \"40ms\", \"80ms\", \"160ms\", \"300ms\", \"600ms\"]".to_owned(),
+        retention: String::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut reckoning = Reckoning::default();

@@ -25,6 +25,8 @@ pub struct Setup {
     /// Further lines for `[upstreams.retry]` and `[webhooks]`.
     pub retry: String,
     pub webhooks: String,
+    /// Lines of `[retention]`.
+    pub retention: String,
 }
 
 /// A running node.
@@ -69,15 +71,15 @@ impl Setup {
     }
 
     fn config(&self) -> String {
-        let Self { upstream, concurrency, retry, webhooks, .. } = self;
+        let Self { upstream, concurrency, retry, webhooks, retention, .. } = self;
         let data_dir = self.dir.join("data").display().to_string();
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n\
-             max_queued_tasks = 20000000\n\
+             max_queued_tasks = 20000000\nmax_body_bytes = \"1MB\"\n\
              [[upstreams]]\nname = \"bench\"\nprefix = \"/bench\"\nurl = \"http://{upstream}/bench\"\n\
-             concurrency = {concurrency}\n[upstreams.retry]\n{retry}\n\
+             concurrency = {concurrency}\nmax_result_bytes = \"1MB\"\n[upstreams.retry]\n{retry}\n\
              [webhooks]\nallow_loopback = true\nconcurrency = {concurrency}\nper_host_concurrency = {concurrency}\n\
-             {webhooks}\n"
+             {webhooks}\n[retention]\n{retention}\n"
         )
     }
 
@@ -123,18 +125,7 @@ impl Node {
     /// Commits so far, each of which syncs once.
     #[must_use]
     pub fn commits(&self) -> u64 {
-        let metrics = self.metrics().unwrap_or_default();
-        let line = metrics.lines().find_map(|line| line.strip_prefix("ringback_commit_seconds_count "));
-        line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
-    }
-
-    fn metrics(&self) -> std::io::Result<String> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = TcpStream::connect(self.admin)?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
+        sample(&scrape(self.admin).unwrap_or_default(), "ringback_commit_seconds_count")
     }
 
     /// SIGKILL.
@@ -162,6 +153,26 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What `/metrics` says.
+///
+/// # Errors
+/// The node does not answer.
+pub fn scrape(admin: SocketAddr) -> std::io::Result<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = TcpStream::connect(admin)?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// One count of `/metrics`, by its name and labels as written; 0 where it is not there.
+#[must_use]
+pub fn sample(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The node's program: the one named, or the one beside this program.

@@ -80,9 +80,17 @@ pub(super) struct Accept {
     pub reply: Reply<Accepted>,
 }
 
+/// What a retention transaction is to remove.
+pub(super) enum Removal {
+    /// What is older than this.
+    Aged(Cutoffs),
+    /// These tasks, until no more than `goal` bytes are in use.
+    Oldest { tasks: Vec<Seq>, goal: u64 },
+}
+
 /// One retention transaction.
 pub(super) struct Purge {
-    pub before: Cutoffs,
+    pub removal: Removal,
     pub rows: u64,
     pub reply: Reply<Purged>,
 }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::backlog::Backlog;
 use super::inbox::Inbox;
 use super::reader::Readers;
+use super::space::Space;
 use super::writer::{self, Writer};
 use super::{Shared, Store, inspect, seen, signing};
 use crate::clock::{Clock, Timestamp};
@@ -57,6 +58,8 @@ pub struct OpenOptions {
     pub max_queued_tasks: u64,
     /// Of one credentials id at one upstream.
     pub max_queued_per_credentials: u64,
+    /// In use; above it nothing is accepted. 0: no bound.
+    pub max_bytes: u64,
     /// Places in each ready queue.
     pub ready_capacity: usize,
     pub clock: Clock,
@@ -100,6 +103,8 @@ pub enum OpenError {
     Newer(PathBuf),
     #[error("cannot lock the store {path}: {source}")]
     Lock { path: PathBuf, source: io::Error },
+    #[error("cannot rewrite the store, at {path}: {source}")]
+    File { path: PathBuf, source: io::Error },
     #[error("cannot open the store {path}: {source}")]
     Database { path: PathBuf, source: rusqlite::Error },
 }
@@ -202,6 +207,7 @@ pub(super) fn join(
         ids: TaskIds::after(recovered.last),
         clock: recovered.clock,
         full,
+        space: recovered.space,
         failed: CancellationToken::new(),
         writer: Mutex::new(None),
     };
@@ -252,7 +258,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// A file for its owner alone, made if it is not there. SQLite gives its companions the same mode.
-fn private(path: &Path) -> io::Result<File> {
+pub(super) fn private(path: &Path) -> io::Result<File> {
     File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
@@ -281,6 +287,8 @@ pub(super) fn configure(connection: &Connection, exists: bool) -> rusqlite::Resu
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Small write-ahead log: checkpoints are what an accept's worst case waits for.
     connection.pragma_update(None, "wal_autocheckpoint", 500)?;
+    // What a burst made of the log is given back to the disk once its pages are in the file.
+    connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "foreign_keys", "OFF")?;
@@ -363,6 +371,7 @@ pub(super) struct Recovered {
     pub unfinished: u64,
     pub backlog: Backlog,
     pub clock: Clock,
+    pub space: Arc<Space>,
     last: Seq,
 }
 
@@ -397,8 +406,10 @@ pub(super) fn recover(connection: &mut Connection, options: &OpenOptions) -> rus
         .flatten()
         .unwrap_or(0);
     warn_about_unconfigured(&tx, options)?;
+    let space = Arc::new(Space::new(options.max_bytes));
+    space.look(&tx)?;
     tx.commit()?;
-    Ok(Recovered { upstream_ids, unfinished, backlog, clock, last: Seq(last) })
+    Ok(Recovered { upstream_ids, unfinished, backlog, clock, space, last: Seq(last) })
 }
 
 /// Tasks of an upstream that left the configuration wait until it comes back.

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::Store;
+use super::{Store, space};
 use crate::clock::Timestamp;
 use crate::id::{Seq, TaskId};
 use crate::seal::Sealed;
@@ -156,17 +156,17 @@ impl Store {
             .readers
             .read(|connection| {
                 let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u32>(0));
-                let oldest: Option<i64> = connection
-                    .query_row(
-                        "SELECT accepted_at FROM task WHERE seq = (SELECT min(seq) FROM state)",
-                        [],
-                        |row| row.get(0),
-                    )
-                    .optional()?;
+                let instant = |sql: &str| -> rusqlite::Result<Option<Timestamp>> {
+                    connection.query_row(sql, [], |row| row.get(0).map(Timestamp)).optional()
+                };
+                let accepted = "SELECT accepted_at FROM task WHERE seq = (SELECT min(seq) FROM state)";
+                let finished = "SELECT finished_at FROM result WHERE seq = (SELECT min(seq) FROM result)";
                 Ok(StoreNumbers {
                     unfinished: count("SELECT count(*) FROM state")?.into(),
                     deliveries_owed: count("SELECT count(*) FROM delivery")?.into(),
-                    oldest_accepted_at: oldest.map(Timestamp),
+                    oldest_accepted_at: instant(accepted)?,
+                    oldest_finished_at: instant(finished)?,
+                    bytes: space::bytes(connection)?,
                 })
             })
             .await

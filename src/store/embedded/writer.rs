@@ -23,6 +23,7 @@ use super::open::{NEVER, OpenOptions, Recovered};
 use super::retention;
 use super::room::{Room, is_about_one_row};
 use super::seen::Seen;
+use super::space::Space;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
 use crate::id::Seq;
@@ -60,6 +61,7 @@ pub(super) struct Writer {
     unfinished: u64,
     backlog: Backlog,
     full: Arc<AtomicBool>,
+    space: Arc<Space>,
     max_queued_tasks: u64,
     claiming: bool,
     clock: Clock,
@@ -134,6 +136,7 @@ impl Writer {
             unfinished: recovered.unfinished,
             backlog: std::mem::take(&mut recovered.backlog),
             full,
+            space: Arc::clone(&recovered.space),
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
             clock: recovered.clock,
@@ -235,6 +238,12 @@ impl Writer {
     }
 
     fn refuse_above_the_limit(&self, accepts: &mut Vec<Accept>) {
+        if self.space.is_full() {
+            for refused in accepts.drain(..) {
+                let known = apply::known_or(StoreError::NoRoom, &self.connection, &refused.task);
+                let _ = refused.reply.send(known);
+            }
+        }
         let mut room_of_each = self.backlog.room();
         for refused in accepts.extract_if(.., |accept| !room_of_each.take(self.owner_of(accept))) {
             let known = apply::known_or(StoreError::FullForCredentials, &self.connection, &refused.task);
@@ -338,6 +347,7 @@ impl Writer {
                 claim::deliveries(&tx, now, self.deliveries.room())?;
         }
         self.seen.note(&tx, now)?;
+        self.space.look(&tx)?;
         tx.commit()?;
         self.commit_seconds.observe(started.elapsed().as_secs_f64());
         Ok(applied)
@@ -393,18 +403,10 @@ impl Writer {
     }
 
     fn purge(&mut self, purge: Purge) {
-        let done = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .and_then(|tx| {
-                let purged = retention::purge(&tx, &purge)?;
-                tx.commit()?;
-                Ok(purged)
-            })
-            .map_err(|error| {
-                tracing::error!(error = %error, "retention could not remove anything");
-                StoreError::Unavailable
-            });
+        let done = retention::transact(&mut self.connection, &purge, &self.space).map_err(|error| {
+            tracing::error!(error = %error, "retention could not remove anything");
+            StoreError::Unavailable
+        });
         let _ = purge.reply.send(done);
     }
 
@@ -468,6 +470,7 @@ pub(crate) mod by_hand;
 
 #[cfg(test)]
 mod tests {
+    use super::super::inbox::Removal;
     use super::*;
     use crate::store::Cutoffs;
     use tokio::sync::oneshot;
@@ -478,8 +481,8 @@ mod tests {
         let purge = || {
             let (reply, answer) = oneshot::channel();
             let never = Timestamp(0);
-            let before = Cutoffs { results: never, tasks: never, keys: never };
-            (Purge { before, rows: 1, reply }, answer)
+            let removal = Removal::Aged(Cutoffs { results: never, tasks: never, keys: never });
+            (Purge { removal, rows: 1, reply }, answer)
         };
         let (waiting, mut answer) = purge();
         inbox.set_purge(waiting).unwrap();

@@ -3,7 +3,7 @@
 //!
 //! A comment such as `# 404 no_upstream` behind a command is the status and a word of the answer. A block
 //! that is marked `http` shows the last answer of the block before it. A block with `serve` in it is a
-//! node that is started beside the sandbox.
+//! node that is started beside the sandbox; a `toml` block that begins with its name is such a node's file.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -66,16 +66,23 @@ fn script(blocks: &[Block<'_>]) -> String {
     script
 }
 
-/// The file of a node's configuration, its first line the name.
-const FILE: &str = "# strict.toml\n";
+/// The file of configuration that a command names, which the document has as a block of its own.
+fn file_of<'d>(command: &str, all: &[Block<'d>]) -> Option<(&'d str, &'d str)> {
+    let named = command.split("--config ").nth(1)?.split_whitespace().next()?;
+    let file = |block: &Block<'d>| block.text.strip_prefix("# ")?.split_once('\n');
+    all.iter().filter(|block| block.language == "toml").filter_map(file).find(|(name, _)| *name == named)
+}
 
 /// Starts a node of the document on any free ports; the address it is written for, and the one it has.
-async fn start_node(block: &Block<'_>, file: &str, directory: &Path) -> (Process, String, SocketAddr) {
+async fn start_node(block: &Block<'_>, all: &[Block<'_>], directory: &Path) -> (Process, String, SocketAddr) {
     let command = block.text.replace("target/release/ringback", env!("CARGO_BIN_EXE_ringback"));
     let command = command.trim().trim_start_matches('(').trim_end_matches(')');
-    let written = if command.contains("--config") { file } else { command };
-    let usual = addresses(written).next().expect("it says where it listens").to_owned();
-    std::fs::write(directory.join("strict.toml"), anywhere(file)).expect("the directory can be written");
+    let file = file_of(command, all);
+    let usual = addresses(file.map_or(command, |(_, text)| text)).next().expect("it says where it listens");
+    let usual = usual.to_owned();
+    if let Some((name, text)) = file {
+        std::fs::write(directory.join(name), anywhere(text)).expect("the directory can be written");
+    }
     let mut shell = Command::new("sh");
     // The node takes the shell's place, so that it ends with it.
     let exec = if command.contains("exec ") { "" } else { "exec " };
@@ -102,11 +109,10 @@ async fn the_examples_can_be_typed_and_get_what_they_say() {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let document = sandbox.place(&read(DOCUMENT));
     let all = blocks(&document);
-    let file = all.iter().find_map(|block| block.text.strip_prefix(FILE)).expect("the file is there");
     let mut script = script(&all);
     let mut nodes = Vec::new();
     for block in all.iter().filter(|block| block.starts_a_node()) {
-        let (node, usual, address) = start_node(block, file, directory.path()).await;
+        let (node, usual, address) = start_node(block, &all, directory.path()).await;
         script = script.replace(&usual, &address.to_string());
         nodes.push(node);
     }
