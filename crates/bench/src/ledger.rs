@@ -1,5 +1,6 @@
 //! What happened to each call, by the number it carries in its path and in its webhook URI.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -53,6 +54,19 @@ pub struct Sums {
     pub announced: u64,
     /// First deliveries of calls whose 202 has not arrived, or never will.
     pub early: u64,
+}
+
+/// The id that a server calls a task by; one that is no UUID stands for itself by its hash.
+#[must_use]
+pub fn task_of(name: &str) -> Uuid {
+    Uuid::try_parse(name).unwrap_or_else(|_| {
+        let half = |salt: u8| {
+            let mut hasher = DefaultHasher::new();
+            (salt, name).hash(&mut hasher);
+            hasher.finish()
+        };
+        Uuid::from_u64_pair(half(0), half(1))
+    })
 }
 
 /// Shared by generator and peers.
