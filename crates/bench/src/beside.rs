@@ -82,7 +82,8 @@ pub struct Comparison {
     pub foreign_cores: f64,
 }
 
-const WARM_UP: Duration = Duration::from_secs(1);
+/// Long enough for what compiles while it runs.
+const WARM_UP: Duration = Duration::from_secs(2);
 
 /// How long the tasks of one load may take to end after it.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -163,6 +164,8 @@ fn measure(options: &Options, kind: Kind, is_first: bool, measures: &mut Measure
     let mut contender = Contender::new(kind, &options.programs, place.path(), peers.upstream)?;
     contender.start()?;
     let target = Target::new(contender.front, peers.receiver).speaking(contender.dialect());
+    runtime()?.block_on(first_call(&target, &ledger))?;
+    wait_until_done(&ledger, DRAIN);
     let foreign = saturate(options, &contender, &target, &ledger, measures)?;
     if is_first {
         measures.memory = megabytes(family_memory(&contender.roots()));
@@ -172,6 +175,25 @@ fn measure(options: &Options, kind: Kind, is_first: bool, measures: &mut Measure
     }
     contender.kill()?;
     Ok(foreign)
+}
+
+/// Calls until a call is accepted: some listen long before they can take one.
+async fn first_call(target: &Target, ledger: &Arc<Ledger>) -> anyhow::Result<()> {
+    let mut request = Vec::new();
+    for _ in 0..300 {
+        let number = ledger.call();
+        target.write_task(&mut request, number);
+        let attempt = async {
+            let mut wire = Wire::new(TcpStream::connect(target.server).await?);
+            load::exchange(&mut wire, &request).await
+        };
+        if let Ok(Ok((202, Some(task)))) = tokio::time::timeout(Duration::from_secs(30), attempt).await {
+            ledger.accepted(number, task);
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("no call is accepted")
 }
 
 /// As fast as it takes calls, and then until everything it took is done.
@@ -191,13 +213,13 @@ fn saturate(
     let roots = contender.roots();
     let (cpu, own) = (family_cpu(&roots), Usage::of(std::process::id()).cpu);
     let machine = Machine::now();
-    let began = ledger.now();
+    let (began, before) = (ledger.now(), ledger.sums().announced);
     let seen = runtime()?.block_on(load::run(load, target, ledger, || {}))?;
     wait_until_done(ledger, DRAIN);
     let cpu = family_cpu(&roots).saturating_sub(cpu);
     let own = Usage::of(std::process::id()).cpu.saturating_sub(own);
     let last = ledger.entries().iter().map(|entry| entry.announced_at).max().unwrap_or(0);
-    let done = ledger.sums().announced;
+    let done = ledger.sums().announced - before;
     measures.accepted.push(a_second(seen.accepted, load.counted));
     measures.whole.push(a_second(done, Duration::from_micros(last.saturating_sub(began))));
     measures.cpu.push(cpu.as_secs_f64() * 10_000.0 / float(done.max(1)));
@@ -352,6 +374,7 @@ fn kill_often(options: &Options, kind: Kind) -> anyhow::Result<Survivor<'_>> {
     contender.start()?;
     for _ in 0..options.kills {
         let target = Target::new(contender.front, peers.receiver).speaking(contender.dialect());
+        runtime()?.block_on(first_call(&target, &ledger))?;
         runtime()?.block_on(live(&mut contender, &target, &ledger))?;
         killed.count += 1;
         let began = Instant::now();

@@ -73,7 +73,7 @@ impl Setup {
         let data_dir = self.dir.join("data").display().to_string();
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n\
-             max_queued_tasks = 20000000\n\
+             max_queued_tasks = 20000000\nmax_queued_per_credentials = 20000000\n\
              [[upstreams]]\nname = \"bench\"\nprefix = \"/bench\"\nurl = \"http://{upstream}/bench\"\n\
              concurrency = {concurrency}\n[upstreams.retry]\n{retry}\n\
              [webhooks]\nallow_loopback = true\nconcurrency = {concurrency}\nper_host_concurrency = {concurrency}\n\
