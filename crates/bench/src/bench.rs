@@ -154,6 +154,7 @@ impl Bench {
             concurrency,
             retry: String::new(),
             webhooks: String::new(),
+            further: String::new(),
         }
     }
 

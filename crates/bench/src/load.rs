@@ -121,6 +121,24 @@ impl Target {
 
     /// Writes call `number` of Ringback.
     pub fn write(&self, out: &mut Vec<u8>, method: &str, number: usize, body: &str) {
+        self.write_call(out, "bench", "", method, number, body);
+    }
+
+    /// The same with an `Idempotency-Key`, at the upstream that honours it.
+    pub fn write_keyed(&self, out: &mut Vec<u8>, method: &str, number: usize, body: &str) {
+        let key = format!("Idempotency-Key: call-{number}\r\n");
+        self.write_call(out, "keyed", &key, method, number, body);
+    }
+
+    fn write_call(
+        &self,
+        out: &mut Vec<u8>,
+        prefix: &str,
+        key: &str,
+        method: &str,
+        number: usize,
+        body: &str,
+    ) {
         let Self { server, receiver, token, .. } = self;
         let hook = format!("http%3A%2F%2F127.0.0.1%3A{}%2Fhook%2F{number}", receiver.port());
         out.clear();
@@ -128,8 +146,8 @@ impl Target {
             if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
         write!(
             out,
-            "{method} /bench/items/{number}?async=true&webhook_uri={hook} HTTP/1.1\r\nHost: {server}\r\n\
-             Authorization: Bearer {token}\r\nAccept: application/json\r\n{length}\r\n{body}"
+            "{method} /{prefix}/items/{number}?async=true&webhook_uri={hook} HTTP/1.1\r\nHost: {server}\r\n\
+             Authorization: Bearer {token}\r\nAccept: application/json\r\n{key}{length}\r\n{body}"
         )
         .expect("memory can be written");
     }
@@ -237,8 +255,14 @@ impl Shared {
 /// The call that asks for a result, under the same token.
 #[must_use]
 pub fn read_result(task: &str) -> Vec<u8> {
+    read_result_below("bench", task)
+}
+
+/// The same of the upstream with this prefix.
+#[must_use]
+pub fn read_result_below(prefix: &str, task: &str) -> Vec<u8> {
     let token = "t".repeat(TOKEN_BYTES);
-    format!("GET /bench/results/{task} HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {token}\r\n\r\n")
+    format!("GET /{prefix}/results/{task} HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {token}\r\n\r\n")
         .into_bytes()
 }
 

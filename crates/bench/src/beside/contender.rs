@@ -140,6 +140,7 @@ impl<'a> Contender<'a> {
             concurrency: CONCURRENCY,
             retry: String::new(),
             webhooks: String::new(),
+            further: String::new(),
         };
         let node = setup.start()?;
         self.front = node.gateway;
