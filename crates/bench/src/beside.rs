@@ -408,3 +408,20 @@ async fn call_on(target: Target, ledger: Arc<Ledger>) -> Option<()> {
         tokio::time::sleep(KILL_PAUSE).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    #[test]
+    fn the_script_explains_itself_without_installing_anything() {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/run");
+        let output =
+            Command::new(script).arg("--help").env("PEERS_BIN", "/nowhere").output().expect("bash is here");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        for option in ["--list", "--only", "PEERS_DIR"] {
+            assert!(said.contains(option), "{option} is not in {said}");
+        }
+    }
+}
