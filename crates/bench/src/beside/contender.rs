@@ -80,6 +80,8 @@ pub struct Contender<'a> {
     /// Where calls go.
     pub front: SocketAddr,
     admin: SocketAddr,
+    /// Where Restate finds the handlers: a task stays with the address it began at.
+    service: SocketAddr,
     node: Option<Node>,
     processes: Vec<Child>,
 }
@@ -97,9 +99,19 @@ impl<'a> Contender<'a> {
     ) -> anyhow::Result<Self> {
         let dir = place.join(kind.name());
         fs::create_dir_all(&dir)?;
-        let [store, front, admin] = free_addresses()?;
-        let contender =
-            Self { kind, programs, dir, upstream, store, front, admin, node: None, processes: Vec::new() };
+        let [store, front, admin, service] = free_addresses()?;
+        let contender = Self {
+            kind,
+            programs,
+            dir,
+            upstream,
+            store,
+            front,
+            admin,
+            service,
+            node: None,
+            processes: Vec::new(),
+        };
         if kind == Kind::Graphile {
             contender.init_postgres()?;
         }
@@ -149,7 +161,7 @@ impl<'a> Contender<'a> {
     }
 
     fn start_restate(&mut self) -> anyhow::Result<()> {
-        let [service, internal, _] = free_addresses()?;
+        let service = self.service;
         let mut handlers = self.service();
         handlers.arg("restate.mjs").arg(service.port().to_string());
         self.spawn(handlers, "service")?;
@@ -158,7 +170,7 @@ impl<'a> Contender<'a> {
         let data = self.dir.join("data");
         server.current_dir(&self.dir).env("RESTATE_BASE_DIR", data).env("RESTATE_DISABLE_TELEMETRY", "true");
         server.env("RESTATE_LISTEN_MODE", "tcp").env("RESTATE_BIND_IP", "127.0.0.1");
-        server.env("RESTATE_LOG_FILTER", "warn").env("RESTATE_BIND_PORT", internal.port().to_string());
+        server.env("RESTATE_LOG_FILTER", "warn").env("RESTATE_BIND_PORT", self.store.port().to_string());
         server.env("RESTATE_INGRESS__BIND_PORT", self.front.port().to_string());
         server.env("RESTATE_ADMIN__BIND_PORT", self.admin.port().to_string());
         self.spawn(server, "server")?;
@@ -306,9 +318,9 @@ impl Drop for Contender<'_> {
     }
 }
 
-fn free_addresses() -> std::io::Result<[SocketAddr; 3]> {
-    let [a, b, c] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
-    Ok([a?.local_addr()?, b?.local_addr()?, c?.local_addr()?])
+fn free_addresses() -> std::io::Result<[SocketAddr; 4]> {
+    let [a, b, c, d] = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0"));
+    Ok([a?.local_addr()?, b?.local_addr()?, c?.local_addr()?, d?.local_addr()?])
 }
 
 /// Whom to be for PostgreSQL; `None`: who we are.
