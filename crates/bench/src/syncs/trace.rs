@@ -66,16 +66,16 @@ fn first_after<'a>(events: &[&'a Event<'a>], line: usize) -> Option<&'a Event<'a
 /// In the order in which they began, those that failed left out.
 fn events(trace: &str) -> Vec<Event<'_>> {
     let mut events = Vec::new();
-    let mut begun: HashMap<&str, (usize, &str)> = HashMap::new();
+    let mut unfinished: HashMap<&str, (usize, &str)> = HashMap::new();
     for (number, line) in trace.lines().enumerate() {
         let Some((thread, line)) = line.split_once(' ') else { continue };
         let line = line.trim_start();
         if let Some(rest) = line.strip_prefix("<... ") {
-            let Some((began, first)) = begun.remove(thread) else { continue };
+            let Some((began, first)) = unfinished.remove(thread) else { continue };
             let rest = rest.split_once("resumed>").map_or("", |(_, rest)| rest);
             events.extend(event(first, rest, began, number));
         } else if let Some(first) = line.strip_suffix("<unfinished ...>") {
-            begun.insert(thread, (number, first));
+            unfinished.insert(thread, (number, first));
         } else {
             events.extend(event(line, "", number, number));
         }
