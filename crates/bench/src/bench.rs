@@ -161,6 +161,7 @@ impl Bench {
             retry: String::new(),
             webhooks: String::new(),
             retention: String::new(),
+            further: String::new(),
         }
     }
 

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use webhook_signature::{PublicKey, SharedSecret};
+
 use crate::usage::Usage;
 use crate::wire::text_of;
 
@@ -27,6 +29,8 @@ pub struct Setup {
     pub webhooks: String,
     /// Lines of `[retention]`.
     pub retention: String,
+    /// Further tables of the configuration.
+    pub further: String,
 }
 
 /// A running node.
@@ -71,16 +75,32 @@ impl Setup {
     }
 
     fn config(&self) -> String {
-        let Self { upstream, concurrency, retry, webhooks, retention, .. } = self;
+        let Self { upstream, concurrency, retry, webhooks, retention, further, .. } = self;
         let data_dir = self.dir.join("data").display().to_string();
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n\
-             max_queued_tasks = 20000000\nmax_body_bytes = \"1MB\"\n\
+             max_queued_tasks = 20000000\nmax_queued_per_credentials = 20000000\nmax_body_bytes = \"1MB\"\n\
              [[upstreams]]\nname = \"bench\"\nprefix = \"/bench\"\nurl = \"http://{upstream}/bench\"\n\
              concurrency = {concurrency}\nmax_result_bytes = \"1MB\"\n[upstreams.retry]\n{retry}\n\
              [webhooks]\nallow_loopback = true\nconcurrency = {concurrency}\nper_host_concurrency = {concurrency}\n\
-             {webhooks}\n[retention]\n{retention}\n"
+             {webhooks}\n[retention]\n{retention}\n{further}\n"
         )
+    }
+
+    /// What receivers verify webhooks with: the secret and the public key.
+    ///
+    /// # Errors
+    /// The node has not made them yet, or does not tell.
+    pub fn signers(&self) -> anyhow::Result<(SharedSecret, PublicKey)> {
+        let mut command = Command::new(&self.program);
+        command.args(["keys", "show", "webhook", "--data-dir"]).arg(self.dir.join("data"));
+        let said = String::from_utf8(command.output()?.stdout)?;
+        let word = |start: &str| {
+            let mut words = said.split_whitespace();
+            words.find(|word| word.starts_with(start)).context("the node shows no keys for receivers")
+        };
+        let secret = SharedSecret::parse(word("whsec_")?)?;
+        Ok((secret, PublicKey::parse(word("whpk_")?)?))
     }
 
     /// The end of the log, for a person.
