@@ -20,6 +20,8 @@ use crate::guard::Rules;
 use crate::outcome::NoAnswer;
 
 mod dial;
+#[cfg(debug_assertions)]
+mod defect;
 mod names;
 mod origin;
 mod patience;
@@ -192,6 +194,8 @@ impl Client {
         mut reuse: Reuse,
         patience: &Patience,
     ) -> Result<Response<Incoming>, SendError> {
+        #[cfg(debug_assertions)]
+        defect::act_as_if(&request);
         frame(&mut request);
         loop {
             let link = patience.bound(self.link(origin, reuse)).await.unwrap_or(Err(Unsent::Timeout));

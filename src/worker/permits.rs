@@ -1,6 +1,7 @@
 //! How many delivery attempts run at once: in all, and to one receiver host.
 //!
-//! A receiver that hangs may hold its own places and no more, so the others' deliveries go on.
+//! A receiver that hangs may hold its own places and no more, and several that hang together leave places
+//! for whoever has none, so the others' deliveries go on.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,7 @@ const TURNED_AWAY_EACH: u64 = 10;
 /// The places.
 pub struct DeliveryPermits {
     all: Arc<Semaphore>,
+    total: usize,
     per_host: usize,
     hosts: Hosts,
 }
@@ -64,9 +66,16 @@ fn next_pause(pause: Duration, let_in: u64, turned_away: u64) -> Duration {
     pause.clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
+/// How many places one host may hold while `free` of all `total` are left, the one asked for included:
+/// half of what is free, so that each further host that hangs takes less, but always one. Who allows one
+/// host every place wants no sharing.
+fn share(total: usize, per_host: usize, free: usize) -> usize {
+    if per_host >= total { per_host } else { per_host.min((free / 2).max(1)) }
+}
+
 impl DeliveryPermits {
     pub(super) fn new(total: usize, per_host: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(total)), per_host, hosts: Arc::default() }
+        Self { all: Arc::new(Semaphore::new(total)), total, per_host, hosts: Arc::default() }
     }
 
     /// Waits for a place of the total.
@@ -79,14 +88,15 @@ impl DeliveryPermits {
         Arc::clone(&self.all).try_acquire_owned().ok()
     }
 
-    /// A place at this host, if one is free now; else how long to stay away. All that wait for a receiver
-    /// that hangs must not keep the store busy by asking over and over.
+    /// A place at this host for who holds one of the total, if one is free now; else how long to stay
+    /// away. All that wait for a receiver that hangs must not keep the store busy by asking over and over.
     pub(super) fn try_host(&self, host: &str, now: Timestamp) -> Result<HostPermit, Duration> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         // Hosts without attempts leave the map, so it never holds more than attempts in flight.
         let at = hosts.entry(host.to_owned()).or_insert_with(|| Host::new(now));
         at.judge(now);
-        if at.taken >= self.per_host {
+        let free = self.all.available_permits() + 1;
+        if at.taken >= share(self.total, self.per_host, free) {
             at.turned_away += 1;
             return Err(at.pause);
         }
@@ -119,7 +129,72 @@ mod tests {
     use std::cmp::Reverse;
     use std::collections::{BinaryHeap, VecDeque};
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Places as one delivery after the other takes them: of the total first, then at the host.
+    #[derive(Default)]
+    struct Held(HashMap<usize, Vec<(OwnedSemaphorePermit, HostPermit)>>);
+
+    impl Held {
+        fn ask(&mut self, permits: &DeliveryPermits, host: usize) -> bool {
+            let Some(any) = permits.try_any_host() else { return false };
+            let Ok(place) = permits.try_host(&format!("{host}:443"), Timestamp(0)) else { return false };
+            self.0.entry(host).or_default().push((any, place));
+            true
+        }
+
+        fn at(&self, host: usize) -> usize {
+            self.0.get(&host).map_or(0, Vec::len)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_that_holds_nothing_finds_a_place_while_any_is_free(
+            total in 2..60_usize,
+            per_host in 1..60_usize,
+            asks in prop::collection::vec((0..6_usize, any::<bool>()), 0..300),
+        ) {
+            prop_assume!(per_host < total);
+            let permits = DeliveryPermits::new(total, per_host);
+            let mut held = Held::default();
+            for (host, gives_back) in asks {
+                if gives_back {
+                    held.0.get_mut(&host).and_then(Vec::pop);
+                    continue;
+                }
+                let (free, before) = (permits.all.available_permits(), held.at(host));
+                let let_in = held.ask(&permits, host);
+                prop_assert!(let_in || free == 0 || before > 0, "a newcomer is turned away from {free}");
+                prop_assert!(!let_in || held.at(host) <= per_host);
+                // Beyond its first place a host leaves at least as many as it holds.
+                prop_assert!(!let_in || before == 0 || permits.all.available_permits() >= held.at(host));
+            }
+        }
+
+        #[test]
+        fn eight_hosts_that_hang_leave_places_for_a_ninth(
+            asks in prop::collection::vec(0..8_usize, 0..4_000),
+        ) {
+            let permits = DeliveryPermits::new(256, 64);
+            let mut held = Held::default();
+            for host in asks.into_iter().chain((0..8).flat_map(|host| [host; 256])) {
+                held.ask(&permits, host);
+            }
+            prop_assert!(permits.all.available_permits() >= 8, "{}", permits.all.available_permits());
+            prop_assert!((0..8).all(|host| held.at(host) >= 4));
+            prop_assert!(held.ask(&permits, 8));
+        }
+    }
+
+    #[test]
+    fn who_allows_one_host_every_place_lets_it_have_them() {
+        let permits = DeliveryPermits::new(10, 10);
+        let mut held = Held::default();
+        assert!((0..10).all(|_| held.ask(&permits, 0)));
+    }
 
     #[test]
     fn a_host_that_holds_all_its_places_leaves_the_others_theirs() {

@@ -18,6 +18,7 @@ mod crash;
 mod crash_suite;
 mod documents;
 mod httpbin;
+mod hung_receivers;
 mod identity;
 mod keys;
 mod lifecycle;
