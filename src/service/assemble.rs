@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::StartError;
 use super::reload::Keys;
 use crate::backoff::Backoff;
-use crate::client::{self, Client, SendError, TlsRoots, full_body};
+use crate::client::{self, Client, Names, SendError, TlsRoots, full_body};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamConfig};
 use crate::gateway::{Calls, Gateway, Route, Routes, cors::Cors, jwks::Jwks, repeat::Repeats, submit};
@@ -43,8 +43,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Opens the store and starts the workers.
-    pub fn open(config: &Config) -> Result<Self, StartError> {
+    /// Opens the store and starts the workers. `receivers` looks up the names of webhook URIs.
+    pub fn open(config: &Config, receivers: Names) -> Result<Self, StartError> {
         let clock = Clock::start();
         let files = files(config);
         let metrics = Arc::new(Metrics::default());
@@ -99,7 +99,7 @@ impl Node {
             ring: ring.clone(),
             clock,
             benches,
-            sender: WebhookSender::new(webhooks, signer.clone()),
+            sender: WebhookSender::new(webhooks, receivers, signer.clone()),
             rules: Arc::clone(&rules),
             delivery_backoff: Backoff::new(webhooks.delays.clone(), webhooks.jitter),
             delivery_metrics: metrics.deliveries(),

@@ -156,7 +156,8 @@ async fn a_panic_ends_one_thing_and_tells_nothing_of_what_it_held() {
     let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
     let path = format!("{PREFIX}/panics");
     let setup = Setup::new(&upstream).set("upstreams.0.identity.mode", "opaque");
-    let setup = setup.arg("--log-level").arg("trace").env("RINGBACK_PANIC_AT", &path).env("RUST_BACKTRACE", "1");
+    let setup =
+        setup.arg("--log-level").arg("trace").env("RINGBACK_PANIC_AT", &path).env("RUST_BACKTRACE", "1");
     let mut node = setup.start().await;
     let mut written = Written(Vec::new());
     let call = |target: &str| {
@@ -174,7 +175,8 @@ async fn a_panic_ends_one_thing_and_tells_nothing_of_what_it_held() {
     written.add("an error answer", format!("{:?} {:?}", answer.headers, answer.body));
 
     // A delivery that panics counts as a failed try; its result is there.
-    let delivery = call(&format!("{PREFIX}/fine?q={query}&{}", receiver.query(&format!("{path}?key={hook}"))));
+    let delivery =
+        call(&format!("{PREFIX}/fine?q={query}&{}", receiver.query(&format!("{path}?key={hook}"))));
     let delivery = node.submit(delivery).await;
     let given_up = |line: &serde_json::Value| line["message"].as_str()?.contains("given up").then_some(());
     node.process().logged("the webhook is given up", given_up).await;
