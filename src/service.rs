@@ -158,9 +158,10 @@ async fn serve(
         readiness: Arc::clone(&readiness),
         clock: node.clock,
         guard,
+        header_timeout: config.server.header_timeout,
     };
     let admin_listener = adopt(listeners.admin, "admin")?;
-    servers.spawn(said("admin", Box::pin(admin::serve(admin, admin_listener, ended.clone()))));
+    servers.spawn(admin::serve(admin, admin_listener, ended.clone()));
     readiness.one_serves();
     servers.spawn(janitor::run(
         node.store.clone(),

@@ -222,7 +222,7 @@ mod tests {
         let let_in = (0..1_000).filter(|name| held.ask_in(&permits, 0, *name)).count();
         // A third: then they hold half of what is left.
         assert_eq!(let_in, 85);
-        assert!(held.ask(&permits, 1));
+        assert!(held.ask(&permits, 1_000));
         assert_eq!(permits.taken.lock().unwrap().hosts.len(), 86);
     }
 

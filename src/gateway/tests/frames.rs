@@ -13,6 +13,7 @@ pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
@@ -80,6 +81,15 @@ impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let mut client = Self(TcpStream::connect(address).await.unwrap());
         client.try_send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
+        client
+    }
+
+    /// With room for so many bytes of each answer, and no more ever.
+    pub async fn with_room(address: SocketAddr, bytes: u32) -> Self {
+        let mut client = Self(TcpStream::connect(address).await.unwrap());
+        // SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113, 6.5.2).
+        let setting = [&4_u16.to_be_bytes()[..], &bytes.to_be_bytes()].concat();
+        client.try_send(&[PREFACE, &frame(SETTINGS, 0, 0, &setting)].concat()).await;
         client
     }
 

@@ -4,11 +4,11 @@
 //! a message that RFC 9113 calls malformed (8.1.1) does not arrive at all.
 
 use super::frames::{
-    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, Heard, RST_STREAM, block, frame, headers,
-    text_of,
+    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, Heard, RST_STREAM, WINDOW_UPDATE, block,
+    frame, headers, text_of,
 };
 use super::strict::{Seen, strict};
-use super::support::{Node, Raw, node, node_with, upstream};
+use super::support::{Node, Raw, answering, node, node_with, upstream};
 
 type Fields = Vec<(&'static str, &'static str)>;
 
@@ -363,4 +363,49 @@ async fn calls_that_are_reset_as_soon_as_they_are_made_hold_up_nobody() {
     let answer = node.answer_to(good).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(upstream.connections() <= 300, "{}", upstream.connections());
+}
+
+#[tokio::test]
+async fn a_client_that_reads_but_has_no_room_for_its_answers_is_hung_up_on() {
+    const LONG: &str = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nan answer";
+    let node = node_with(
+        answering(LONG).await.address,
+        "stall_timeout = \"100ms\"\nheader_timeout = \"100ms\"\nmax_calls = 20",
+        "",
+    )
+    .await;
+    // With room for one byte the library takes the whole answer off our hands and keeps it.
+    for room in [0, 1] {
+        let mut client = Client::with_room(node.address, room).await;
+        for number in 0..20_u32 {
+            client.try_send(&headers(2 * number + 1, END_STREAM, &pseudo("GET", "/api/long"))).await;
+        }
+        // All the while every ping is answered.
+        let heard = client.heard(41).await;
+        assert!(matches!(heard, Heard::Closed | Heard::GoAway(_)), "{room}: {heard:?}");
+        let good = "GET /api/good HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let answer = node.answer_to(good).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_large_answer_comes_whole_in_small_pieces() {
+    let body = "x".repeat(1_000_000);
+    let sent = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let upstream = upstream(move |mut client: Raw| {
+        let sent = sent.clone();
+        async move {
+            client.head().await;
+            client.send(&sent).await;
+            client.ended().await;
+        }
+    })
+    .await;
+    let node = node(upstream.address).await;
+    let mut client = Client::with_room(node.address, 2_000_000).await;
+    let more = frame(WINDOW_UPDATE, 0, 0, &2_000_000_u32.to_be_bytes());
+    client.try_send(&more).await;
+    client.try_send(&headers(1, END_STREAM, &pseudo("GET", "/api/large"))).await;
+    assert_eq!(client.heard(1).await, Heard::Answer { status: 200, body });
 }
