@@ -63,20 +63,20 @@ struct Heard(Arc<Mutex<Vec<String>>>, Arc<tokio::sync::Notify>);
 
 impl Heard {
     fn at(listener: TcpListener, answer: &'static str) -> Self {
-        let heard = Self::default();
-        let hears = heard.clone();
+        let all = Self::default();
+        let kept = all.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (mut client, hears) = (Raw::new(stream), hears.clone());
-                hears.push("connected");
+                let (mut client, kept) = (Raw::new(stream), kept.clone());
+                kept.push("connected");
                 tokio::spawn(async move {
-                    let (head, _) = client.message().await;
-                    hears.push(head.split(' ').nth(1).unwrap_or_default());
+                    let (call, _) = client.message().await;
+                    kept.push(call.split(' ').nth(1).unwrap_or_default());
                     client.send(answer).await;
                 });
             }
         });
-        heard
+        all
     }
 
     fn push(&self, what: &str) {
