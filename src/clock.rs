@@ -6,7 +6,9 @@
 //! the machine's own pace: every `due_at` and deadline is in it, so that a wall clock that jumps
 //! by hours neither stalls nor storms retries. Pure code takes a [`Timestamp`] as an argument.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 /// Milliseconds since the Unix epoch, as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,18 +48,25 @@ impl Timestamp {
 pub struct Clock {
     start_wall: Timestamp,
     start: Instant,
+    wall: fn() -> Timestamp,
 }
 
 impl Clock {
     #[must_use]
     pub fn start() -> Self {
-        Self { start_wall: wall_now(), start: Instant::now() }
+        Self::by(wall_now)
+    }
+
+    /// A node's clocks where somebody else says what the date is.
+    #[must_use]
+    pub fn by(wall: fn() -> Timestamp) -> Self {
+        Self { start_wall: wall(), start: Instant::now(), wall }
     }
 
     /// The date now. Can jump either way.
     #[must_use]
     pub fn wall(&self) -> Timestamp {
-        wall_now()
+        (self.wall)()
     }
 
     /// The date when the node started plus the time it has run. Never goes back.

@@ -26,6 +26,8 @@ use crate::seal::{Sealed, TaskKey};
 use crate::task::{FinalStatus, Progress};
 
 pub use cancellations::{Cancellations, TakenUp};
+#[cfg(test)]
+pub(crate) use embedded::by_hand;
 pub use embedded::{
     Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
     change_signing_keys, signing_keys,

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
@@ -71,23 +72,42 @@ pub struct Call<'call> {
 }
 
 /// What one attempt came to, as far as the response headers.
-pub enum Attempt {
+pub enum Attempt<B = Incoming> {
     NotSent,
     NoAnswer(NoAnswer),
-    Answered(Answer),
+    Answered(Answer<B>),
 }
 
 /// Response headers, and a body still arriving.
-pub struct Answer {
+pub struct Answer<B = Incoming> {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub retry_after: Option<RetryAfter>,
-    body: Incoming,
+    body: B,
     idle_timeout: Duration,
     end: Instant,
 }
 
-impl Answer {
+/// A body that arrives piece by piece.
+pub trait Arriving: http_body::Body<Data = Bytes, Error: Send> + Send + Unpin {}
+
+impl<B: http_body::Body<Data = Bytes, Error: Send> + Send + Unpin> Arriving for B {}
+
+impl<B: Arriving> Answer<B> {
+    /// An answer whose body may take until `end`, each piece of it `idle_timeout`.
+    #[must_use]
+    pub fn new(head: Parts, body: B, idle_timeout: Duration, end: Instant) -> Self {
+        let retry_after = head.headers.get(header::RETRY_AFTER);
+        Self {
+            status: head.status,
+            retry_after: retry_after.and_then(|value| RetryAfter::parse(value.as_bytes())),
+            headers: head.headers,
+            body,
+            idle_timeout,
+            end,
+        }
+    }
+
     /// The next piece of the body, `None` after the last one.
     ///
     /// # Errors
@@ -228,15 +248,7 @@ impl Upstream {
             Err(SendError::NoAnswer(why)) => Attempt::NoAnswer(why),
             Ok(response) => {
                 let (parts, body) = response.into_parts();
-                let retry_after = parts.headers.get(header::RETRY_AFTER);
-                Attempt::Answered(Answer {
-                    status: parts.status,
-                    retry_after: retry_after.and_then(|value| RetryAfter::parse(value.as_bytes())),
-                    headers: parts.headers,
-                    body,
-                    idle_timeout: self.idle_timeout,
-                    end,
-                })
+                Attempt::Answered(Answer::new(parts, body, self.idle_timeout, end))
             }
         }
     }

@@ -9,6 +9,7 @@
 mod answer;
 mod attempt;
 mod deliver;
+mod outside;
 mod permits;
 mod request;
 
@@ -28,24 +29,25 @@ use crate::guard::Rules;
 use crate::outcome::{Idempotency, Reason, RetryPolicy};
 use crate::pace::Pace;
 use crate::seal::KeyRing;
-use crate::store::{Lane, ReadyDelivery, ReadyTask, Settled, Store, StoreError};
+use crate::store::{Lane, LaneId, ReadyDelivery, ReadyTask, Settled, Store, StoreError};
 use crate::task::PublicUris;
 use crate::telemetry::metrics::{DeliveryMetrics, UpstreamMetrics};
-use crate::upstream::Upstream;
 use crate::watch::Watches;
-use crate::webhook::WebhookSender;
+pub use outside::{Network, Outside};
 use permits::DeliveryPermits;
 
 /// Pause before asking a store again that could not write.
 const STORE_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the work needs. One a node.
-pub struct Workshop {
+pub struct Workshop<O> {
     pub store: Store,
     pub ring: KeyRing,
     pub clock: Clock,
     pub benches: Vec<Bench>,
-    pub sender: WebhookSender,
+    pub outside: O,
+    /// A random number in `0.0..1.0`, for jitter.
+    pub chance: fn() -> f64,
     pub rules: Arc<Rules>,
     pub delivery_backoff: Backoff,
     pub delivery_metrics: DeliveryMetrics,
@@ -56,8 +58,8 @@ pub struct Workshop {
 
 /// What the tasks of one upstream need.
 pub struct Bench {
+    pub id: LaneId,
     pub lane: Arc<Lane>,
-    pub upstream: Arc<Upstream>,
     pub policy: RetryPolicy,
     pub idempotency: Idempotency,
     pub max_result_bytes: u64,
@@ -68,13 +70,13 @@ pub struct Bench {
 }
 
 /// The running dispatchers and everything they started.
-pub struct Worker {
-    workshop: Arc<Workshop>,
+pub struct Worker<O> {
+    workshop: Arc<Workshop<O>>,
     running: TaskTracker,
     stop: CancellationToken,
 }
 
-impl Workshop {
+impl Workshop<Network> {
     /// At most `total` delivery attempts in flight, and `per_host` to one receiver.
     #[must_use]
     pub fn delivery_permits(total: usize, per_host: usize) -> DeliveryPermits {
@@ -82,10 +84,10 @@ impl Workshop {
     }
 }
 
-impl Worker {
+impl<O: Outside> Worker<O> {
     /// Starts one dispatcher a lane and one for deliveries.
     #[must_use]
-    pub fn start(workshop: Arc<Workshop>) -> Self {
+    pub fn start(workshop: Arc<Workshop<O>>) -> Self {
         let worker = Self { workshop, running: TaskTracker::new(), stop: CancellationToken::new() };
         for index in 0..worker.workshop.benches.len() {
             let (workshop, running, stop) = worker.parts();
@@ -96,7 +98,7 @@ impl Worker {
         worker
     }
 
-    fn parts(&self) -> (Arc<Workshop>, TaskTracker, CancellationToken) {
+    fn parts(&self) -> (Arc<Workshop<O>>, TaskTracker, CancellationToken) {
         (Arc::clone(&self.workshop), self.running.clone(), self.stop.clone())
     }
 
@@ -123,7 +125,7 @@ impl Worker {
 }
 
 async fn dispatch_tasks(
-    workshop: Arc<Workshop>,
+    workshop: Arc<Workshop<impl Outside>>,
     index: usize,
     running: TaskTracker,
     stop: CancellationToken,
@@ -141,7 +143,12 @@ async fn dispatch_tasks(
     }
 }
 
-async fn run_task(workshop: Arc<Workshop>, index: usize, mut task: ReadyTask, permit: OwnedSemaphorePermit) {
+async fn run_task(
+    workshop: Arc<Workshop<impl Outside>>,
+    index: usize,
+    mut task: ReadyTask,
+    permit: OwnedSemaphorePermit,
+) {
     let bench = &workshop.benches[index];
     let Some(taken_up) = bench.lane.cancellations.take_up(task.seq, task.lease) else { return };
     let _in_flight = bench.lane.load.in_flight();
@@ -163,7 +170,11 @@ async fn run_task(workshop: Arc<Workshop>, index: usize, mut task: ReadyTask, pe
     }
 }
 
-async fn dispatch_deliveries(workshop: Arc<Workshop>, running: TaskTracker, stop: CancellationToken) {
+async fn dispatch_deliveries(
+    workshop: Arc<Workshop<impl Outside>>,
+    running: TaskTracker,
+    stop: CancellationToken,
+) {
     let deliveries = Arc::clone(workshop.store.deliveries());
     while let Some((permit, delivery)) = stop
         .run_until_cancelled(async {
@@ -176,7 +187,11 @@ async fn dispatch_deliveries(workshop: Arc<Workshop>, running: TaskTracker, stop
     }
 }
 
-async fn run_delivery(workshop: Arc<Workshop>, delivery: ReadyDelivery, permit: OwnedSemaphorePermit) {
+async fn run_delivery(
+    workshop: Arc<Workshop<impl Outside>>,
+    delivery: ReadyDelivery,
+    permit: OwnedSemaphorePermit,
+) {
     deliver::later_try(&workshop, &delivery).await;
     drop(permit);
 }

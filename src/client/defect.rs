@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use http::Request;
+use http::{HeaderMap, Request, Uri};
 
 use super::Body;
 
@@ -13,8 +13,10 @@ static PATH: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(VARIABLE)
 
 /// Panics as code would that takes a hostile value for a good one: the message holds all of the head.
 pub(super) fn act_as_if(request: &Request<Body>) {
-    if PATH.as_deref() == Some(request.uri().path()) {
-        let refused: Result<(), _> = Err((request.uri(), request.headers()));
-        refused.expect("as if by a defect");
-    }
+    judge(request).expect("as if by a defect");
+}
+
+fn judge(request: &Request<Body>) -> Result<(), (&Uri, &HeaderMap)> {
+    let is_named = PATH.as_deref() == Some(request.uri().path());
+    if is_named { Err((request.uri(), request.headers())) } else { Ok(()) }
 }

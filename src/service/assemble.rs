@@ -24,7 +24,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 use crate::watch::Watches;
 use crate::webhook::WebhookSender;
-use crate::worker::{Bench, Worker, Workshop};
+use crate::worker::{Bench, Network, Worker, Workshop};
 
 /// Leased tasks waiting for a permit, an upstream. Longer only makes webhooks later.
 const READY_CAPACITY: usize = 512;
@@ -35,7 +35,7 @@ const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 /// A node whose workers run.
 pub(crate) struct Node {
     pub store: Store,
-    pub worker: Worker,
+    pub worker: Worker<Network>,
     pub gateway: Arc<Gateway>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
@@ -61,7 +61,7 @@ impl Node {
         })?;
         let services = Client::trusted(TlsRoots::system(), JWKS_TIMEOUT);
         let rules = Arc::new(Rules::new(&config.webhooks));
-        let (mut routes, mut benches) = (Vec::new(), Vec::new());
+        let (mut routes, mut benches, mut upstreams) = (Vec::new(), Vec::new(), Vec::new());
         for (index, upstream) in config.upstreams.iter().enumerate() {
             let uris = PublicUris::new(&config.server.public_url, &upstream.prefix, &upstream.results_path);
             let metrics = metrics.upstream(&upstream.name);
@@ -70,8 +70,8 @@ impl Node {
             let identity = Identity::new(&upstream.identity, &upstream.name, &secrets.fingerprint, reach)?;
             let pace = Arc::new(Pace::default());
             benches.push(Bench {
+                id: LaneId(index),
                 lane: Arc::clone(&store.lanes()[index]),
-                upstream: Arc::clone(&client),
                 policy: retry_policy(upstream),
                 idempotency: upstream.idempotency,
                 max_result_bytes: upstream.max_result_bytes,
@@ -80,6 +80,7 @@ impl Node {
                 metrics: metrics.clone(),
                 pace: Arc::clone(&pace),
             });
+            upstreams.push(Arc::clone(&client));
             routes.push(Route {
                 cors: Cors::new(&upstream.cors),
                 config: upstream.clone(),
@@ -99,7 +100,8 @@ impl Node {
             ring: ring.clone(),
             clock,
             benches,
-            sender: WebhookSender::new(webhooks, receivers, signer.clone()),
+            outside: Network { upstreams, sender: WebhookSender::new(webhooks, receivers, signer.clone()) },
+            chance: rand::random,
             rules: Arc::clone(&rules),
             delivery_backoff: Backoff::new(webhooks.delays.clone(), webhooks.jitter),
             delivery_metrics: metrics.deliveries(),

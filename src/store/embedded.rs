@@ -38,6 +38,8 @@ use reader::Readers;
 
 #[cfg(test)]
 pub(super) use reader::traced;
+#[cfg(test)]
+pub(crate) use writer::by_hand;
 
 pub use offline::{Erased, Files, OfflineStore, change_signing_keys, signing_keys};
 pub use open::{NodeSecrets, OpenError, OpenOptions};

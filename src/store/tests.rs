@@ -19,6 +19,7 @@ mod callers;
 mod cancelling;
 mod opening;
 mod repeats;
+mod turned;
 
 struct Opened {
     store: Store,

@@ -14,7 +14,7 @@ const UNTOLD: &str = "a message made at run time, which may hold data and is not
 
 /// Replaces the standard hook, which prints every message, for the whole process.
 pub fn tell_places_only() {
-    std::panic::set_hook(Box::new(|panic| say(panic)));
+    std::panic::set_hook(Box::new(say));
 }
 
 fn say(panic: &PanicHookInfo<'_>) {
@@ -53,12 +53,13 @@ mod tests {
     #[test]
     fn only_a_message_that_stands_in_the_code_is_told() {
         let secret = String::from("secret");
+        let failed = || Err::<(), _>(secret.clone());
         assert_eq!(of(|| panic!("the writer is gone")), "the writer is gone");
         for text in [
             of(|| panic!("{secret}")),
             of(|| panic!("no such host {}", secret.clone())),
-            of(|| Err::<(), _>(secret.clone()).expect("it is there")),
-            of(|| Err::<(), _>(secret.clone()).unwrap()),
+            of(|| failed().expect("it is there")),
+            of(|| failed().unwrap()),
             of(|| assert_eq!(secret, "another")),
             of(|| std::panic::panic_any(secret.clone())),
             of(|| std::panic::panic_any(7)),

@@ -3,12 +3,12 @@
 use bytes::{Bytes, BytesMut};
 use http::header;
 
-use super::{Bench, Workshop, insist};
+use super::{Bench, Outside, Workshop, insist};
 use crate::header_block;
 use crate::outcome::{Exchange, NoAnswer, UpstreamsError};
 use crate::seal::{CHUNK_BYTES, Column, Place, Sealed, TaskKey};
 use crate::store::{ReadyTask, Settled};
-use crate::upstream::Answer;
+use crate::upstream::{Answer, Arriving};
 
 /// A taken-in answer, sealed.
 pub(super) struct Taken {
@@ -30,11 +30,11 @@ pub(super) enum Broken {
 
 /// Reads the answer to its end.
 pub(super) async fn take(
-    workshop: &Workshop,
+    workshop: &Workshop<impl Outside>,
     bench: &Bench,
     task: &ReadyTask,
     key: &TaskKey,
-    mut answer: Answer,
+    mut answer: Answer<impl Arriving>,
 ) -> Result<Taken, Broken> {
     let status = answer.status.as_u16();
     let mut taken = Taken {
@@ -72,7 +72,7 @@ pub(super) async fn take(
 
 /// Seals a chunk: the first stays for the result's row, later ones are staged.
 async fn keep(
-    workshop: &Workshop,
+    workshop: &Workshop<impl Outside>,
     task: &ReadyTask,
     key: &TaskKey,
     taken: &mut Taken,

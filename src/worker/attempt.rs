@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use http::header;
+use tokio::time::Instant;
 
 use super::answer::{self, Broken, Taken};
 use super::deliver::{FirstTry, Reserved};
 use super::request::{self, LoadError, Opened};
-use super::{Bench, STORE_PAUSE, Workshop, insist};
+use super::{Bench, Outside, STORE_PAUSE, Workshop, insist};
 use crate::clock::Timestamp;
 use crate::lease::LeaseToken;
 use crate::outcome::{
@@ -24,7 +24,7 @@ use crate::upstream::{Attempt, Call};
 /// Runs one attempt and settles it. Returns the delivery to make now, if the task is final and its
 /// receiver has a place free.
 pub(super) async fn run(
-    workshop: &Workshop,
+    workshop: &Workshop<impl Outside>,
     bench: &Bench,
     task: &ReadyTask,
     carried: Option<Box<Carried>>,
@@ -61,7 +61,12 @@ pub(super) async fn run(
     attempt(workshop, bench, task, opened).await
 }
 
-async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: Opened) -> Option<FirstTry> {
+async fn attempt(
+    workshop: &Workshop<impl Outside>,
+    bench: &Bench,
+    task: &ReadyTask,
+    opened: Opened,
+) -> Option<FirstTry> {
     let store = &workshop.store;
     let number = task.attempts + 1;
     let Opened { carried: Carried { task: facts, headers, body, key }, chunks } = opened;
@@ -95,7 +100,7 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
             content_length,
             safety,
         };
-        match bench.upstream.attempt(call).await {
+        match workshop.outside.attempt(bench.id, call).await {
             Attempt::NotSent => Err(Exchange::NotSent(NotSent::Unreachable)),
             Attempt::NoAnswer(why) => Err(Exchange::NoAnswer(why)),
             Attempt::Answered(answer) => {
@@ -115,7 +120,7 @@ async fn attempt(workshop: &Workshop, bench: &Bench, task: &ReadyTask, opened: O
     let attempted = Attempted { number, safety, deadline: task.deadline, exchange };
     let clock = workshop.clock;
     let (outcome, decision) =
-        decide(&attempted, &bench.policy, clock.steady(), clock.wall(), rand::random::<f64>());
+        decide(&attempted, &bench.policy, clock.steady(), clock.wall(), (workshop.chance)());
     bench.metrics.attempt(outcome).inc();
     bench.pace.took(began.elapsed());
     let record = AttemptRecord {
@@ -186,7 +191,7 @@ impl Ended {
 
 /// Writes result and delivery together.
 async fn end(
-    workshop: &Workshop,
+    workshop: &Workshop<impl Outside>,
     bench: &Bench,
     task: &ReadyTask,
     facts: &TaskFacts,
@@ -223,7 +228,7 @@ async fn end(
 }
 
 fn result(
-    workshop: &Workshop,
+    workshop: &Workshop<impl Outside>,
     failure: Option<Failure>,
     attempts: u32,
     taken: Option<Taken>,
@@ -262,7 +267,7 @@ fn result(
 
 /// Returns the delivery's lease, where [`Announce::Now`] asked for one.
 async fn write(
-    workshop: &Workshop,
+    workshop: &Workshop<impl Outside>,
     bench: &Bench,
     task: &ReadyTask,
     record: Option<AttemptRecord>,
@@ -285,7 +290,12 @@ async fn write(
 
 /// The end of a task that can no longer be read, or whose attempt panicked: nothing is known of it but
 /// its lease. The store itself knows whether a webhook is owed.
-pub(super) async fn end_internal(workshop: &Workshop, bench: &Bench, task: &ReadyTask, reason: Reason) {
+pub(super) async fn end_internal(
+    workshop: &Workshop<impl Outside>,
+    bench: &Bench,
+    task: &ReadyTask,
+    reason: Reason,
+) {
     let failure = Failure { code: FailureCode::InternalError, reason, effect_unknown: true };
     let result = result(workshop, Some(failure), task.attempts + 1, None, None);
     write(workshop, bench, task, None, result, Announce::Later).await;

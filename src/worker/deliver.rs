@@ -1,15 +1,16 @@
 //! Delivery attempts: the first one straight from the settle, later ones as they become due.
 
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::permits::HostPermit;
 use super::request::{self, LoadError};
-use super::{Bench, STORE_PAUSE, Workshop, insist};
+use super::{Bench, Outside, STORE_PAUSE, Workshop, insist};
 use crate::clock::Timestamp;
 use crate::delivery::{self, DeliveryDecision};
 use crate::guard::WebhookUri;
@@ -42,7 +43,7 @@ pub(super) struct FirstTry {
 impl Reserved {
     /// `None` without a webhook URI, and when there is no place now; then the delivery rests.
     pub fn try_new(
-        workshop: &Workshop,
+        workshop: &Workshop<impl Outside>,
         bench: &Bench,
         facts: &TaskFacts,
         said: Option<&Said>,
@@ -58,7 +59,7 @@ impl Reserved {
 }
 
 /// Makes the first attempt.
-pub(super) async fn first_try(workshop: &Workshop, delivery: FirstTry) {
+pub(super) async fn first_try(workshop: &Workshop<impl Outside>, delivery: FirstTry) {
     let FirstTry { seq, lease, mut reserved } = delivery;
     // The commit in between may have waited for the disk; receivers refuse old timestamps.
     reserved.message.sent_at = workshop.clock.wall();
@@ -66,14 +67,14 @@ pub(super) async fn first_try(workshop: &Workshop, delivery: FirstTry) {
 }
 
 /// Makes an attempt of a delivery that rested in the store.
-pub(super) async fn later_try(workshop: &Workshop, delivery: &ReadyDelivery) {
+pub(super) async fn later_try(workshop: &Workshop<impl Outside>, delivery: &ReadyDelivery) {
     match load(workshop, delivery.seq).await {
         Ok(Loaded::Ready { uri, message }) => {
             let now = workshop.clock.steady();
             match workshop.delivery_permits.try_host(&uri.host_key(), &uri.zone(), now) {
                 Ok(_place) => try_once(workshop, delivery, &uri, &message).await,
                 // Spread, so that those turned away together do not come back together.
-                Err(pause) => release(workshop, delivery, pause.mul_f64(0.5 + rand::random::<f64>())).await,
+                Err(pause) => release(workshop, delivery, pause.mul_f64(0.5 + (workshop.chance)())).await,
             }
         }
         Ok(Loaded::Refused) => {
@@ -89,15 +90,20 @@ pub(super) async fn later_try(workshop: &Workshop, delivery: &ReadyDelivery) {
     }
 }
 
-async fn release(workshop: &Workshop, delivery: &ReadyDelivery, pause: Duration) {
+async fn release(workshop: &Workshop<impl Outside>, delivery: &ReadyDelivery, pause: Duration) {
     let due_at = workshop.clock.steady().after(pause);
     insist(|| workshop.store.release_delivery(delivery.seq, delivery.lease, due_at)).await;
 }
 
 /// One delivery attempt, settled. A panic on the way counts as a broken try.
-async fn try_once(workshop: &Workshop, delivery: &ReadyDelivery, uri: &WebhookUri, message: &Message) {
+async fn try_once(
+    workshop: &Workshop<impl Outside>,
+    delivery: &ReadyDelivery,
+    uri: &WebhookUri,
+    message: &Message,
+) {
     let began = Instant::now();
-    let sending = AssertUnwindSafe(workshop.sender.deliver(uri, message)).catch_unwind();
+    let sending = AssertUnwindSafe(workshop.outside.deliver(uri, message)).catch_unwind();
     let outcome = sending.await.unwrap_or_else(|_| {
         tracing::error!(task = %message.id, "a delivery panicked; it counts as a failed try");
         DeliveryOutcome::Failed { why: DeliveryFailure::Broken }
@@ -105,7 +111,12 @@ async fn try_once(workshop: &Workshop, delivery: &ReadyDelivery, uri: &WebhookUr
     settle(workshop, delivery, outcome, u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)).await;
 }
 
-async fn settle(workshop: &Workshop, delivery: &ReadyDelivery, outcome: DeliveryOutcome, took_ms: u64) {
+async fn settle(
+    workshop: &Workshop<impl Outside>,
+    delivery: &ReadyDelivery,
+    outcome: DeliveryOutcome,
+    took_ms: u64,
+) {
     let number = delivery.tries + 1;
     let (delivered, status) = match outcome {
         DeliveryOutcome::Delivered { status } => (true, Some(status)),
@@ -113,8 +124,7 @@ async fn settle(workshop: &Workshop, delivery: &ReadyDelivery, outcome: Delivery
         DeliveryOutcome::Failed { .. } => (false, None),
     };
     let now = workshop.clock.steady();
-    let decision =
-        delivery::decide(number, delivered, &workshop.delivery_backoff, now, rand::random::<f64>());
+    let decision = delivery::decide(number, delivered, &workshop.delivery_backoff, now, (workshop.chance)());
     let (end, outcome_is) = act_on(workshop, decision, outcome, number, now, status);
     let record =
         AttemptRecord { number, ended_at: workshop.clock.wall(), took_ms, outcome: outcome_is, status };
@@ -123,7 +133,7 @@ async fn settle(workshop: &Workshop, delivery: &ReadyDelivery, outcome: Delivery
 
 /// Counts and says what was decided, and turns it into what is written.
 fn act_on(
-    workshop: &Workshop,
+    workshop: &Workshop<impl Outside>,
     decision: DeliveryDecision,
     outcome: DeliveryOutcome,
     number: u32,
@@ -174,7 +184,7 @@ enum Loaded {
     Unconfigured,
 }
 
-async fn load(workshop: &Workshop, seq: Seq) -> Result<Loaded, LoadError> {
+async fn load(workshop: &Workshop<impl Outside>, seq: Seq) -> Result<Loaded, LoadError> {
     let stored = workshop.store.announcement(seq).await?.ok_or(LoadError::Unreadable)?;
     let Some(bench) = workshop.benches.iter().find(|bench| bench.lane.name == stored.task.upstream) else {
         return Ok(Loaded::Unconfigured);
@@ -195,7 +205,12 @@ async fn load(workshop: &Workshop, seq: Seq) -> Result<Loaded, LoadError> {
     })
 }
 
-fn message(workshop: &Workshop, bench: &Bench, facts: &TaskFacts, said: Option<&Said>) -> Message {
+fn message(
+    workshop: &Workshop<impl Outside>,
+    bench: &Bench,
+    facts: &TaskFacts,
+    said: Option<&Said>,
+) -> Message {
     let body = delivery::Announcement {
         requested_at: facts.accepted_at,
         request_uri: &bench.uris.request_uri(&facts.path, facts.query.as_deref()),

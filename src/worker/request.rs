@@ -11,7 +11,7 @@ use http::Method;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, StreamBody};
 
-use super::Workshop;
+use super::{Outside, Workshop};
 use crate::client::{Body, BoxError, full_body};
 use crate::header_block;
 use crate::id::{Seq, TaskId};
@@ -38,7 +38,7 @@ pub(super) struct Opened {
 }
 
 /// The request of a task; `None` when the task is final.
-pub(super) async fn load(workshop: &Workshop, seq: Seq) -> Result<Option<Opened>, LoadError> {
+pub(super) async fn load(workshop: &Workshop<impl Outside>, seq: Seq) -> Result<Option<Opened>, LoadError> {
     let Some(stored) = workshop.store.request(seq).await? else { return Ok(None) };
     let ring = &workshop.ring;
     let mut opener = ring.opener(stored.task.id);
@@ -85,7 +85,13 @@ pub(super) fn open_task(opener: &mut Opener<'_>, stored: StoredTask) -> Result<T
 }
 
 /// The body to send: at once if it is one chunk, else read chunk by chunk as the upstream takes it.
-pub(super) fn body(workshop: &Workshop, seq: Seq, id: TaskId, first: Bytes, chunks: u32) -> Body {
+pub(super) fn body(
+    workshop: &Workshop<impl Outside>,
+    seq: Seq,
+    id: TaskId,
+    first: Bytes,
+    chunks: u32,
+) -> Body {
     if chunks <= 1 {
         return full_body(first);
     }

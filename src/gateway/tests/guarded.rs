@@ -42,8 +42,7 @@ impl Resolver {
             "good.test" => &[GOOD],
             // A good address while it is looked at, another one when it is used.
             "rebinds.test" if *count == 1 => &[GOOD],
-            "rebinds.test" => &[BAD],
-            "rebound.test" => &[BAD],
+            "rebinds.test" | "rebound.test" => &[BAD],
             "mixed.test" => &[GOOD, BAD],
             "mixed-too.test" => &[BAD, GOOD],
             "nowhere.test" => &[],

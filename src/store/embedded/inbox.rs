@@ -119,13 +119,21 @@ impl Waiting {
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    /// For a writer that is turned by hand.
+    #[cfg(test)]
+    pub woken: tokio::sync::Notify,
 }
 
 impl Inbox {
     pub fn new(lanes: usize) -> Self {
         let accepts = (0..lanes).map(|_| VecDeque::new()).collect();
         let waiting = Waiting { accepts, ..Waiting::default() };
-        Self { waiting: Mutex::new(waiting), wake: Condvar::new() }
+        Self {
+            waiting: Mutex::new(waiting),
+            wake: Condvar::new(),
+            #[cfg(test)]
+            woken: tokio::sync::Notify::new(),
+        }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -149,6 +157,8 @@ impl Inbox {
         waiting.nudged = true;
         let asleep = waiting.asleep;
         drop(waiting);
+        #[cfg(test)]
+        self.woken.notify_one();
         if asleep {
             self.wake.notify_one();
         }

@@ -113,39 +113,10 @@ impl Store {
         migrate(&mut connection, &path, &ring)?;
         let fingerprint = read_secrets(&connection, &ring, &path)?;
         let signing = signing::read_or_make(&mut connection, &ring, options.clock.wall(), &path)?;
-        let mut recovered = recover(&mut connection, options).map_err(database_error)?;
-
-        let inbox = Arc::new(Inbox::new(options.upstreams.len()));
-        let nudge = {
-            let inbox = Arc::clone(&inbox);
-            Arc::new(move || inbox.nudge()) as Arc<dyn Fn() + Send + Sync>
-        };
-        let lanes: Vec<_> = options
-            .upstreams
-            .iter()
-            .map(|name| {
-                Arc::new(Lane {
-                    name: name.clone(),
-                    ready: Ready::new(options.ready_capacity, Arc::clone(&nudge)),
-                    load: Arc::new(Load::default()),
-                    cancellations: Arc::default(),
-                })
-            })
-            .collect();
-        let deliveries = Arc::new(Ready::new(options.ready_capacity, nudge));
+        let recovered = recover(&mut connection, options).map_err(database_error)?;
         let readers = Readers::start(&path).map_err(database_error)?;
-        let full = Arc::new(AtomicBool::new(recovered.unfinished >= options.max_queued_tasks));
-        let writer = Writer::new(
-            connection,
-            Arc::clone(&inbox),
-            lanes.clone(),
-            Arc::clone(&deliveries),
-            &mut recovered,
-            Arc::clone(&full),
-            options,
-        );
-        let failed = CancellationToken::new();
-        let watched = (Arc::clone(&inbox), failed.clone());
+        let (mut shared, writer) = join(connection, readers, recovered, options);
+        let watched = (Arc::clone(&shared.inbox), shared.failed.clone());
         let thread = std::thread::Builder::new()
             .name(String::from("store-writer"))
             .spawn(move || {
@@ -154,19 +125,58 @@ impl Store {
                 drop((data_dir_lock, database_lock));
             })
             .map_err(|source| OpenError::DataDir { path: options.data_dir.clone(), source })?;
-        let shared = Shared {
-            inbox,
-            readers,
-            lanes,
-            deliveries,
-            running: Mutex::new(HashMap::new()),
-            ids: TaskIds::after(recovered.last),
-            full,
-            failed,
-            writer: Mutex::new(Some(thread)),
-        };
+        shared.writer = Mutex::new(Some(thread));
         Ok((Self { shared: Arc::new(shared) }, ring, NodeSecrets { fingerprint, signing }))
     }
+}
+
+/// The parts of a store whose database is open. Nobody runs the writer yet.
+pub(super) fn join(
+    connection: Connection,
+    readers: Readers,
+    mut recovered: Recovered,
+    options: &OpenOptions,
+) -> (Shared, Writer) {
+    let inbox = Arc::new(Inbox::new(options.upstreams.len()));
+    let nudge = {
+        let inbox = Arc::clone(&inbox);
+        Arc::new(move || inbox.nudge()) as Arc<dyn Fn() + Send + Sync>
+    };
+    let lanes: Vec<_> = options
+        .upstreams
+        .iter()
+        .map(|name| {
+            Arc::new(Lane {
+                name: name.clone(),
+                ready: Ready::new(options.ready_capacity, Arc::clone(&nudge)),
+                load: Arc::new(Load::default()),
+                cancellations: Arc::default(),
+            })
+        })
+        .collect();
+    let deliveries = Arc::new(Ready::new(options.ready_capacity, nudge));
+    let full = Arc::new(AtomicBool::new(recovered.unfinished >= options.max_queued_tasks));
+    let writer = Writer::new(
+        connection,
+        Arc::clone(&inbox),
+        lanes.clone(),
+        Arc::clone(&deliveries),
+        &mut recovered,
+        Arc::clone(&full),
+        options,
+    );
+    let shared = Shared {
+        inbox,
+        readers,
+        lanes,
+        deliveries,
+        running: Mutex::new(HashMap::new()),
+        ids: TaskIds::after(recovered.last),
+        full,
+        failed: CancellationToken::new(),
+        writer: Mutex::new(None),
+    };
+    (shared, writer)
 }
 
 pub(super) fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {
@@ -311,7 +321,7 @@ pub(super) struct Recovered {
 }
 
 /// Gives every lease back: this process is the only owner, so whoever held them is gone.
-fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Result<Recovered> {
+pub(super) fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Result<Recovered> {
     let latest_due = options.clock.steady().after(DUE_AT_MOST).0;
     let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     // Chunks staged by an attempt that never settled; it held a lease.

@@ -14,7 +14,7 @@ const THREADS: usize = 2;
 /// Reads waiting for one thread; further callers wait their turn.
 const WAITING_MAX: usize = 256;
 
-type Read = Box<dyn FnOnce(&Connection) + Send>;
+pub(crate) type Read = Box<dyn FnOnce(&Connection) + Send>;
 
 pub(super) struct Readers {
     threads: Vec<mpsc::Sender<Read>>,
@@ -25,6 +25,13 @@ impl Readers {
     pub fn start(path: &Path) -> rusqlite::Result<Self> {
         let threads = (0..THREADS).map(|_| start_one(path)).collect::<Result<_, _>>()?;
         Ok(Self { threads, turn: AtomicUsize::new(0) })
+    }
+
+    /// Reads that the test runs itself, where and when it likes.
+    #[cfg(test)]
+    pub fn by_hand() -> (Self, mpsc::Receiver<Read>) {
+        let (sender, jobs) = mpsc::channel(WAITING_MAX);
+        (Self { threads: vec![sender], turn: AtomicUsize::new(0) }, jobs)
     }
 
     /// Runs `read` on a reader thread.

@@ -81,6 +81,15 @@ struct Batch {
     purge: Option<Purge>,
 }
 
+/// What to do next.
+enum Look {
+    Work(Batch),
+    /// Nothing before this has passed, unless woken.
+    Sleep(Duration),
+    /// Closed, and nothing waits.
+    Over,
+}
+
 /// What a transaction did, known before the commit and acted on after it.
 struct Applied {
     settled: Vec<Settled>,
@@ -148,25 +157,35 @@ impl Writer {
         let inbox = Arc::clone(&self.inbox);
         let mut waiting = inbox.lock();
         loop {
+            match self.look(&mut waiting) {
+                Look::Work(batch) => return Some(batch),
+                Look::Over => return None,
+                Look::Sleep(at_most) => waiting = inbox.sleep(waiting, at_most),
+            }
+        }
+    }
+
+    /// Takes what there is to do, or says how long there is nothing.
+    fn look(&mut self, waiting: &mut Waiting) -> Look {
+        loop {
             waiting.nudged = false;
             self.claiming = waiting.phase == Phase::Serving;
             let now = self.clock.steady();
-            let (batch, held_back) = self.take(&mut waiting, now);
+            let (batch, held_back) = self.take(waiting, now);
             if !batch.operations.is_empty()
                 || !batch.accepts.is_empty()
                 || batch.purge.is_some()
                 || self.can_claim(now)
             {
-                return Some(batch);
+                return Look::Work(batch);
             }
             if waiting.phase == Phase::Closing && waiting.is_empty() {
-                return None;
+                return Look::Over;
             }
             if waiting.nudged {
                 continue;
             }
-            let sleep = if held_back { HELD_BACK_PAUSE } else { self.sleep(now) };
-            waiting = inbox.sleep(waiting, sleep);
+            return Look::Sleep(if held_back { HELD_BACK_PAUSE } else { self.sleep(now) });
         }
     }
 
@@ -447,6 +466,9 @@ fn reply_of(operation: Operation) -> super::inbox::Reply<Settled> {
         | Operation::Cancel { reply, .. } => reply,
     }
 }
+
+#[cfg(test)]
+pub(crate) mod by_hand;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,143 @@
+//! For tests: a store whose writer and reads are turned by whoever tests, on its own thread.
+//!
+//! Everything is the node's own but the disk, which is a database in memory, and the threads. Dropping
+//! what is here is a crash: the database, held open by its [`Disk`], stays as the last commit left it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::OpenFlags;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::*;
+use crate::seal::KeyRing;
+use crate::store::Store;
+use crate::store::embedded::open;
+use crate::store::embedded::reader::{Read, Readers};
+
+/// What survives a crash.
+pub(crate) struct Disk {
+    uri: String,
+    /// Keeps the database, and looks at it from outside.
+    pub look: Connection,
+}
+
+impl Disk {
+    /// An empty database.
+    pub fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let uri = format!("file:/by-hand-{}?vfs=memdb", NEXT.fetch_add(1, Ordering::Relaxed));
+        let look = connect(&uri);
+        look.set_prepared_statement_cache_capacity(64);
+        Self { uri, look }
+    }
+
+    /// Opens the store as a node that starts, short of files and locks.
+    pub fn open(&self, options: &OpenOptions, ring: &KeyRing) -> (Store, ByHand) {
+        let mut connection = connect(&self.uri);
+        connection.pragma_update(None, "journal_mode", "MEMORY").expect("a database in memory");
+        connection.set_prepared_statement_cache_capacity(64);
+        let path = Path::new(&self.uri);
+        open::migrate(&mut connection, path, ring)
+            .map_err(|error| error.to_string())
+            .expect("the schema fits");
+        let recovered = open::recover(&mut connection, options).expect("a database in memory");
+        let (readers, reads) = Readers::by_hand();
+        let (shared, writer) = open::join(connection, readers, recovered, options);
+        let reader = connect(&self.uri);
+        (
+            Store { shared: Arc::new(shared) },
+            ByHand { writer: Turned(writer), reads: Reads { reads, connection: reader } },
+        )
+    }
+}
+
+fn connect(uri: &str) -> Connection {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(uri, flags).expect("memory is at hand")
+}
+
+/// The writer and the reads of an open store.
+pub(crate) struct ByHand {
+    pub writer: Turned,
+    pub reads: Reads,
+}
+
+/// The writer without its thread.
+pub(crate) struct Turned(Writer);
+
+/// Work the writer has taken and not yet written.
+pub(crate) struct Taken(Batch);
+
+impl Turned {
+    /// The next work, if there is any now.
+    pub fn take(&mut self) -> Option<Taken> {
+        match self.look() {
+            Look::Work(batch) => Some(Taken(batch)),
+            Look::Sleep(_) | Look::Over => None,
+        }
+    }
+
+    /// The next work, waiting for it; `None` when the store is closed.
+    pub async fn next(&mut self) -> Option<Taken> {
+        let inbox = Arc::clone(&self.0.inbox);
+        loop {
+            match self.look() {
+                Look::Work(batch) => return Some(Taken(batch)),
+                Look::Over => return None,
+                // Woken or not: it looks again.
+                Look::Sleep(at_most) => drop(timeout(at_most, inbox.woken.notified()).await),
+            }
+        }
+    }
+
+    fn look(&mut self) -> Look {
+        let inbox = Arc::clone(&self.0.inbox);
+        self.0.look(&mut inbox.lock())
+    }
+
+    /// Writes, answers and hands off.
+    pub fn commit(&mut self, Taken(mut batch): Taken) {
+        let purge = batch.purge.take();
+        self.0.commit(batch);
+        if let Some(purge) = purge {
+            self.0.purge(purge);
+        }
+    }
+
+    /// Writes, and dies before anybody hears of it.
+    pub fn commit_and_die(mut self, Taken(batch): Taken) {
+        let _ = self.0.transact(&batch.operations, &batch.accepts);
+    }
+
+    /// As a disk that is full, or no longer is.
+    pub fn refuse_writes(&self, refuse: bool) {
+        self.0.connection.pragma_update(None, "query_only", refuse).expect("a pragma");
+    }
+}
+
+/// The questions of gateway and worker.
+pub(crate) struct Reads {
+    reads: mpsc::Receiver<Read>,
+    connection: Connection,
+}
+
+impl Reads {
+    /// The next question, waiting for it; `None` when the store is gone.
+    pub async fn next(&mut self) -> Option<Read> {
+        self.reads.recv().await
+    }
+
+    /// The next question, if there is one.
+    pub fn take(&mut self) -> Option<Read> {
+        self.reads.try_recv().ok()
+    }
+
+    pub fn answer(&self, read: Read) {
+        read(&self.connection);
+    }
+}

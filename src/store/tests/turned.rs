@@ -1,0 +1,86 @@
+//! The store turned by hand: what is true at the instants that no thread lets a test see.
+
+use futures_util::poll;
+
+use super::*;
+use crate::store::by_hand::{Disk, Reads, Turned};
+
+struct ByHand {
+    opened: Opened,
+    writer: Turned,
+    reads: Reads,
+}
+
+fn turned(disk: &Disk) -> ByHand {
+    let dir = tempfile::tempdir().unwrap();
+    let ring = crate::seal::load_or_create(&dir.path().join("keys"), true).unwrap();
+    let options = options(dir.path());
+    let (store, by_hand) = disk.open(&options, &ring);
+    ByHand {
+        opened: Opened { store, ring, clock: options.clock },
+        writer: by_hand.writer,
+        reads: by_hand.reads,
+    }
+}
+
+#[tokio::test]
+async fn nobody_hears_of_a_task_before_it_is_written() {
+    let disk = Disk::new();
+    let ByHand { opened, mut writer, .. } = turned(&disk);
+    let mut client = Box::pin(opened.store.accept(opened.task()));
+    assert!(poll!(&mut client).is_pending());
+    let taken = writer.take().unwrap();
+    assert!(poll!(&mut client).is_pending());
+    writer.refuse_writes(true);
+    writer.commit(taken);
+    assert!(matches!(client.await, Err(StoreError::Unavailable)));
+    writer.refuse_writes(false);
+    let mut client = Box::pin(opened.store.accept(opened.task()));
+    assert!(poll!(&mut client).is_pending());
+    let taken = writer.take().unwrap();
+    writer.commit(taken);
+    assert!(matches!(client.await, Ok(Accepted::New)));
+}
+
+#[tokio::test]
+async fn a_task_is_kept_when_the_node_dies_between_the_commit_and_the_answer() {
+    let disk = Disk::new();
+    let ByHand { opened, mut writer, .. } = turned(&disk);
+    let task = opened.task();
+    let seq = task.id.seq();
+    let mut client = Box::pin(opened.store.accept(task));
+    assert!(poll!(&mut client).is_pending());
+    let taken = writer.take().unwrap();
+    writer.commit_and_die(taken);
+    drop(client);
+    drop(opened);
+    let tasks: u32 = disk.look.query_row("SELECT count(*) FROM task", [], |row| row.get(0)).unwrap();
+    assert_eq!(tasks, 1);
+    let ByHand { opened, mut writer, .. } = turned(&disk);
+    let taken = writer.take().expect("a first look for what is due");
+    writer.commit(taken);
+    assert_eq!(opened.next().await.seq, seq);
+}
+
+#[tokio::test]
+async fn a_reader_sees_what_is_written_and_nothing_before() {
+    let disk = Disk::new();
+    let ByHand { opened, mut writer, mut reads } = turned(&disk);
+    let task = opened.task();
+    let id = task.id;
+    let mut client = Box::pin(opened.store.accept(task));
+    assert!(poll!(&mut client).is_pending());
+    let taken = writer.next().await.unwrap();
+    let mut reader = Box::pin(opened.find(id));
+    assert!(poll!(&mut reader).is_pending());
+    let read = reads.take().unwrap();
+    reads.answer(read);
+    assert!(reader.await.is_none());
+    writer.commit(taken);
+    client.await.unwrap();
+    let mut reader = Box::pin(opened.find(id));
+    assert!(poll!(&mut reader).is_pending());
+    let read = reads.next().await.unwrap();
+    reads.answer(read);
+    assert!(matches!(reader.await, Some(Found::Waiting(_))));
+}
