@@ -103,6 +103,7 @@ fn server(findings: &mut Findings, server: &ServerConfig) {
     findings.timeout("server.header_timeout", server.header_timeout);
     findings.timeout("server.body_timeout", server.body_timeout);
     findings.timeout("server.body_total_timeout", server.body_total_timeout);
+    findings.timeout("server.stall_timeout", server.stall_timeout);
     findings.at_once("server.max_connections", server.max_connections);
     findings.at_once("server.max_calls", server.max_calls);
     findings.at_once("server.max_calls_per_credentials", server.max_calls_per_credentials);

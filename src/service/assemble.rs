@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::StartError;
 use super::reload::Keys;
 use crate::backoff::Backoff;
-use crate::client::{self, Client, SendError, TlsRoots, full_body};
+use crate::client::{self, Client, Names, SendError, TlsRoots, full_body};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamConfig};
 use crate::gateway::{Calls, Gateway, Route, Routes, cors::Cors, jwks::Jwks, repeat::Repeats, submit};
@@ -43,8 +43,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Opens the store and starts the workers.
-    pub fn open(config: &Config) -> Result<Self, StartError> {
+    /// Opens the store and starts the workers. `receivers` looks up the names of webhook URIs.
+    pub fn open(config: &Config, receivers: Names) -> Result<Self, StartError> {
         let files = files(config);
         let metrics = Arc::new(Metrics::default());
         let (store, ring, secrets) = Store::open(&OpenOptions {
@@ -101,7 +101,7 @@ impl Node {
             ring: ring.clone(),
             clock,
             benches,
-            outside: Network { upstreams, sender: WebhookSender::new(webhooks, signer.clone()) },
+            outside: Network { upstreams, sender: WebhookSender::new(webhooks, receivers, signer.clone()) },
             chance: rand::random,
             rules: Arc::clone(&rules),
             delivery_backoff: Backoff::new(webhooks.delays.clone(), webhooks.jitter),

@@ -20,6 +20,7 @@ mod crash_suite;
 mod documents;
 mod faults;
 mod httpbin;
+mod hung_receivers;
 mod identity;
 mod keys;
 mod lifecycle;

@@ -35,6 +35,16 @@ pub fn content(data_dir: &Path) -> String {
     content
 }
 
+/// How many of the larger kinds of sealed values this key sealed: a value's first bytes name it.
+pub fn sealed_by(data_dir: &Path, key: u32) -> i64 {
+    let store = open(data_dir);
+    let count = |(table, value): (&str, &str)| -> i64 {
+        let sql = format!("SELECT count(*) FROM {table} WHERE substr({value}, 1, 4) = ?1");
+        store.query_row(&sql, [key.to_be_bytes()], |row| row.get(0)).expect("values can be counted")
+    };
+    [("task", "query"), ("chunk", "data"), ("result", "headers"), ("result", "body")].map(count).iter().sum()
+}
+
 /// What SQLite finds wrong in the store; `None` if it is sound.
 pub fn damage(data_dir: &Path) -> Option<String> {
     let found = open(data_dir).query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0));
