@@ -5,8 +5,10 @@
 
 mod guard;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -14,7 +16,12 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -25,6 +32,13 @@ pub use guard::Guard;
 
 /// OpenMetrics 1.0, which `/metrics` speaks.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Open connections; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 256;
+/// However busy it is, a connection ends after this, so that nobody keeps the probes out for good.
+const MAX_LIFE: Duration = Duration::from_mins(5);
+/// Between two attempts to accept while the process is out of file descriptors or memory.
+const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// How many listeners still have to serve before the node is ready.
 pub struct Readiness {
@@ -55,24 +69,66 @@ pub struct Admin {
     pub readiness: Arc<Readiness>,
     pub clock: Clock,
     pub guard: Guard,
+    /// Time a client has to send a header section, and to take the last answer.
+    pub header_timeout: Duration,
 }
 
 /// Serves until `stop`, then closes idle connections.
-///
-/// # Errors
-/// The listener broke.
-pub async fn serve(admin: Admin, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-    let admin = Arc::new(admin);
+pub async fn serve(admin: Admin, listener: TcpListener, stop: CancellationToken) {
+    let header_timeout = admin.header_timeout;
+    let service = TowerToHyperService::new(router(Arc::new(admin)));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let accepting = async {
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Ok((stream, _)) = listener.accept().await else {
+                sleep(BACK_OFF).await;
+                continue;
+            };
+            let (service, stop) = (service.clone(), stop.clone());
+            tokio::spawn(async move {
+                attend(stream, service, header_timeout, stop).await;
+                drop(place);
+            });
+        }
+    };
+    stop.run_until_cancelled(accepting).await;
+    // Every connection gives its place back.
+    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+    let _ended = places.acquire_many(all).await;
+}
+
+async fn attend(
+    stream: TcpStream,
+    service: TowerToHyperService<Router>,
+    header_timeout: Duration,
+    stop: CancellationToken,
+) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = stop.cancelled() => {}
+        () = sleep(MAX_LIFE) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(header_timeout, connection).await;
+}
+
+fn router(admin: Arc<Admin>) -> Router {
     let guarded = Router::new()
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), judged));
-    let router = Router::new()
+    Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .merge(guarded)
-        .with_state(admin);
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        .with_state(admin)
 }
 
 async fn judged(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
@@ -103,9 +159,10 @@ type Document = ([(HeaderName, &'static str); 1], String);
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Document, impl IntoResponse> {
     match admin.store.numbers().await {
-        Ok(numbers) => {
-            Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], admin.metrics.encode(numbers, admin.clock.wall())))
-        }
+        Ok(numbers) => Ok((
+            [(header::CONTENT_TYPE, OPEN_METRICS)],
+            admin.metrics.encode(numbers, admin.clock.wall(), admin.clock.steady()),
+        )),
         Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "the store cannot be read\n")),
     }
 }

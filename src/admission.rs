@@ -16,9 +16,17 @@ use crate::clock::Timestamp;
 /// Above this share of time inside upstreams and receivers, tasks wait for those.
 const OUTSIDE_SHARE: f64 = 0.75;
 
-/// Below this share of time at work, this node has time left. Far below all of it: an upstream that
-/// takes nearly as much as we can give is no reason to accept more than it takes.
-const BUSY_SHARE: f64 = 0.5;
+/// Below this share of time at work, this node has time left.
+const SPARE_SHARE: f64 = 0.75;
+
+/// Above it, it has none, and fewer tasks at once would do as well.
+const BUSY_SHARE: f64 = 0.9;
+
+/// Tasks at once, ready or in flight, that this node is held to while it is the bottleneck: as many as
+/// keep it busy. More would only wait, in memory and in the way of those that can go on.
+const AT_ONCE_MIN: usize = 128;
+const AT_ONCE_MAX: usize = 8_192;
+const AT_ONCE_AT_FIRST: usize = 256;
 
 /// One verdict is formed over at least this long.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -59,6 +67,7 @@ pub struct Share {
     pacing: Pacing,
     /// How long accepts are free the next time.
     free_for: Duration,
+    at_once: usize,
 }
 
 impl Share {
@@ -72,6 +81,7 @@ impl Share {
             last: now,
             pacing: Pacing::Paced,
             free_for: FREE_AT_FIRST,
+            at_once: AT_ONCE_AT_FIRST,
         }
     }
 
@@ -86,8 +96,13 @@ impl Share {
         if window >= WINDOW {
             let waits_outside = self.in_flight > 0.0 && self.outside >= OUTSIDE_SHARE * self.in_flight;
             let busy = sample.busy.saturating_sub(self.busy_before);
-            let has_time_left = busy.as_secs_f64() < BUSY_SHARE * window.as_secs_f64();
-            self.judge(now, waits_outside, has_time_left);
+            let busy = busy.as_secs_f64() / window.as_secs_f64();
+            self.judge(now, waits_outside, busy < SPARE_SHARE);
+            if busy < SPARE_SHARE {
+                self.at_once = (self.at_once * 2).min(AT_ONCE_MAX);
+            } else if busy >= BUSY_SHARE {
+                self.at_once = (self.at_once - self.at_once / 8).max(AT_ONCE_MIN);
+            }
             (self.outside, self.in_flight) = (0.0, 0.0);
             (self.window_began, self.busy_before) = (now, sample.busy);
         }
@@ -109,32 +124,46 @@ impl Share {
     pub fn upstream_is_bottleneck(&self) -> bool {
         matches!(self.pacing, Pacing::Free { .. })
     }
+
+    /// How many tasks, ready or in flight, are enough while the upstream is not the bottleneck.
+    #[must_use]
+    pub fn at_once(&self) -> usize {
+        self.at_once
+    }
 }
 
 /// What the writer sees of one upstream when it forms a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation {
     pub upstream_is_bottleneck: bool,
-    /// No task is in flight: the workers are stopped, and holding calls back helps nobody.
-    pub idle: bool,
-    /// Free places in the ready queue.
-    pub room: usize,
+    /// Tasks that left the ready queue and are not settled.
+    pub in_flight: usize,
+    /// Tasks in the ready queue.
+    pub ready: usize,
+    /// Places of the ready queue.
+    pub capacity: usize,
+    /// How many tasks, ready or in flight, are enough.
+    pub at_once: usize,
     /// Due tasks rest in the store.
     pub backlog: bool,
-    /// Settles in this batch, which go first.
-    pub settles: usize,
+    /// Tasks that this batch ends.
+    pub finished: usize,
 }
 
 /// How many of the waiting calls may be accepted now.
 #[must_use]
 pub fn accepts_allowed(situation: Situation) -> usize {
-    if situation.upstream_is_bottleneck || situation.idle {
+    let Situation { in_flight, ready, capacity, at_once, finished, .. } = situation;
+    let room = capacity.saturating_sub(ready);
+    // The workers are stopped, and holding calls back helps nobody.
+    let stopped = in_flight == 0 && room == 0;
+    if situation.upstream_is_bottleneck || stopped {
         usize::MAX
     } else if situation.backlog {
         // The backlog must shrink: fewer in than out, yet never a closed door.
-        (situation.settles / 2).max(1)
+        (finished / 2).max(1)
     } else {
-        situation.room
+        room.min(at_once.saturating_sub(ready + in_flight))
     }
 }
 
@@ -186,26 +215,53 @@ mod tests {
         assert!(free(&mut share, 30_000, 30_000, 100, 900) <= 110);
     }
 
+    const SITUATION: Situation = Situation {
+        upstream_is_bottleneck: false,
+        in_flight: 100,
+        ready: 0,
+        capacity: 512,
+        at_once: 256,
+        backlog: false,
+        finished: 0,
+    };
+
     #[test]
     fn a_slow_upstream_never_closes_the_door() {
-        let situation =
-            Situation { upstream_is_bottleneck: true, idle: false, room: 0, backlog: true, settles: 0 };
+        let situation = Situation { upstream_is_bottleneck: true, ready: 512, backlog: true, ..SITUATION };
         assert_eq!(accepts_allowed(situation), usize::MAX);
     }
 
     #[test]
     fn stopped_workers_never_close_the_door() {
-        let situation =
-            Situation { upstream_is_bottleneck: false, idle: true, room: 0, backlog: false, settles: 0 };
-        assert_eq!(accepts_allowed(situation), usize::MAX);
+        assert_eq!(accepts_allowed(Situation { in_flight: 0, ready: 512, ..SITUATION }), usize::MAX);
+    }
+
+    #[test]
+    fn a_burst_at_a_node_at_rest_goes_no_further_than_memory() {
+        let situation = Situation { in_flight: 0, at_once: 8_192, ..SITUATION };
+        assert_eq!(accepts_allowed(situation), 512);
+    }
+
+    #[test]
+    fn a_node_without_time_left_is_held_to_fewer_tasks_at_once_and_one_with_time_to_more() {
+        let mut share = Share::new(Timestamp(0));
+        free(&mut share, 0, 10_000, 100, 990);
+        assert_eq!(share.at_once(), AT_ONCE_MIN);
+        free(&mut share, 10_000, 10_000, 100, 300);
+        assert_eq!(share.at_once(), AT_ONCE_MAX);
     }
 
     proptest! {
         #[test]
-        fn with_a_backlog_of_our_own_fewer_come_in_than_go_out(settles in 2usize..2000, room in 0usize..2000) {
-            let situation = Situation { upstream_is_bottleneck: false, idle: false, room, backlog: true, settles };
-            prop_assert!(accepts_allowed(situation) < settles);
-            prop_assert!(accepts_allowed(situation) >= 1);
+        fn with_a_backlog_of_our_own_fewer_come_in_than_go_out(finished in 2usize..2000, ready in 0usize..512) {
+            let allowed = accepts_allowed(Situation { backlog: true, finished, ready, ..SITUATION });
+            prop_assert!(allowed < finished && allowed >= 1);
+        }
+
+        #[test]
+        fn paced_accepts_never_exceed_what_is_enough(in_flight in 1usize..2000, ready in 0usize..600) {
+            let allowed = accepts_allowed(Situation { in_flight, ready, ..SITUATION });
+            prop_assert!(allowed == 0 || allowed + in_flight + ready <= 256);
         }
     }
 }

@@ -3,6 +3,7 @@
 mod call;
 mod check;
 mod check_uri;
+mod compact;
 mod erase;
 mod guide;
 mod keys;
@@ -49,6 +50,8 @@ enum Command {
     Keys(keys::Keys),
     /// Remove everything that is kept about one credentials id. The node must be stopped.
     Erase(erase::Erase),
+    /// Give the space that retention made free back to the disk. The node must be stopped.
+    Compact(compact::Compact),
     /// Make a call asynchronously, follow its task and bring the result.
     Call(call::Call),
     /// Receive webhooks during development: print them, pass them on, fetch their results.
@@ -107,6 +110,7 @@ impl Cli {
             Command::CheckUri(check) => return check.run(),
             Command::Keys(keys) => keys.run()?,
             Command::Erase(erase) => erase.run()?,
+            Command::Compact(compact) => compact.run()?,
             Command::Call(call) => call.run()?,
             Command::Listen(listen) => listen.run()?,
             Command::Sandbox(sandbox) => sandbox.run()?,

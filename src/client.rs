@@ -20,6 +20,8 @@ use tokio::time::Instant;
 use crate::guard::Rules;
 use crate::outcome::NoAnswer;
 
+#[cfg(debug_assertions)]
+mod defect;
 mod dial;
 mod names;
 mod origin;
@@ -31,11 +33,11 @@ mod tls;
 #[cfg(test)]
 pub(crate) mod scripted;
 
+pub use names::Names;
 pub use origin::{Origin, OriginError};
 pub use patience::Patience;
 pub use tls::{ClientCertificate, TlsRoots, TlsRootsError};
 
-use names::Names;
 use pool::{Link, Lost, Pool};
 
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -157,8 +159,8 @@ impl Client {
     /// For addresses that strangers name: every one is judged, literal or resolved, and one denied
     /// address denies the name. The address judged is the address dialled.
     #[must_use]
-    pub fn guarded(rules: Arc<Rules>, tls: TlsRoots, connect_timeout: Duration) -> Self {
-        Self::build(tls, connect_timeout, Some(rules), Names::system())
+    pub fn guarded(rules: Arc<Rules>, names: Names, tls: TlsRoots, connect_timeout: Duration) -> Self {
+        Self::build(tls, connect_timeout, Some(rules), names)
     }
 
     fn build(tls: TlsRoots, connect_timeout: Duration, guard: Option<Arc<Rules>>, names: Names) -> Self {
@@ -193,6 +195,8 @@ impl Client {
         mut reuse: Reuse,
         patience: &Patience,
     ) -> Result<Response<Incoming>, SendError> {
+        #[cfg(debug_assertions)]
+        defect::act_as_if(&request);
         frame(&mut request);
         loop {
             let link = patience.bound(self.link(origin, reuse)).await.unwrap_or(Err(Unsent::Timeout));

@@ -16,8 +16,10 @@ const OWN_LISTENER: &str = "own_listener";
 
 mod addresses;
 mod uri;
+mod zone;
 
 pub use uri::{UriRefusal, WebhookUri};
+pub use zone::zone;
 
 /// What the table says about an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

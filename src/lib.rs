@@ -26,6 +26,7 @@
 //! | [`task`], [`outcome`], [`delivery`], [`backoff`], [`lease`], [`id`] | the domain: pure, no I/O, no clock |
 //! | [`admission`] | how many calls the writer may accept now: pure |
 //! | [`pace`] | how long an upstream's calls take of late: pure |
+//! | [`room`] | how much a store may hold, and how fast it is emptied: pure |
 //! | [`clock`], [`secret`] | time as a value; text that is never printed |
 
 pub mod admin;
@@ -45,6 +46,7 @@ pub mod janitor;
 pub mod lease;
 pub mod outcome;
 pub mod pace;
+pub mod room;
 pub mod seal;
 pub mod secret;
 pub mod service;

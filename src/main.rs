@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use ringback::cli::Cli;
+use ringback::telemetry::panics;
 
 fn main() -> ExitCode {
+    panics::tell_places_only();
     match Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {

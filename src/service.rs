@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin, Guard, Readiness};
+use crate::client::Names;
 use crate::config::{Config, ServerConfig};
 use crate::gateway::listener;
 use crate::gateway::tls::{ListenerTls, TlsError};
@@ -139,7 +140,7 @@ async fn serve(
     };
     let guard = admin_guard(server)?;
     let hangup = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
-    let node = Node::open(&config)?;
+    let node = Node::open(&config, Names::system())?;
     let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     let readiness = Arc::new(Readiness::new(2 + extras.len(), stop.clone()));
     let servers = TaskTracker::new();
@@ -157,9 +158,10 @@ async fn serve(
         readiness: Arc::clone(&readiness),
         clock: node.clock,
         guard,
+        header_timeout: config.server.header_timeout,
     };
     let admin_listener = adopt(listeners.admin, "admin")?;
-    servers.spawn(said("admin", Box::pin(admin::serve(admin, admin_listener, ended.clone()))));
+    servers.spawn(admin::serve(admin, admin_listener, ended.clone()));
     readiness.one_serves();
     servers.spawn(janitor::run(
         node.store.clone(),

@@ -13,6 +13,7 @@ mod ready;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use prometheus_client::metrics::counter::Counter;
@@ -29,7 +30,7 @@ pub use cancellations::{Cancellations, TakenUp};
 #[cfg(test)]
 pub(crate) use embedded::by_hand;
 pub use embedded::{
-    Busy, Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
+    Busy, Compacted, Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
     change_signing_keys, signing_keys,
 };
 pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
@@ -47,6 +48,9 @@ pub enum StoreError {
     /// The same, of these credentials at this upstream.
     #[error("too many tasks of these credentials are waiting")]
     FullForCredentials,
+    /// As many bytes as configured are in use, and what may go has not gone yet.
+    #[error("the store holds as much as it may")]
+    NoRoom,
 }
 
 /// A call to accept. Everything a user could mind is sealed already.
@@ -288,8 +292,33 @@ pub struct Purged {
     pub results: u64,
     pub tasks: u64,
     pub keys: u64,
-    /// All together; at most the limit asked for.
+    /// All together, a long result as one row a page. At most the limit asked for and one task more.
     pub rows: u64,
+    /// Of pages that are free now.
+    pub bytes: u64,
+    /// The last of the tasks named that was looked at.
+    pub reached: Option<Seq>,
+    /// What the rows took, without the commit.
+    pub work: Duration,
+}
+
+/// Some of the tasks that may be removed before their time, the oldest first.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EndedTasks {
+    pub tasks: Vec<Seq>,
+    /// Where to go on; `None` when all were looked at.
+    pub next: Option<Seq>,
+}
+
+/// Bytes of the store on disk; its file is the first two together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreBytes {
+    /// Of pages that hold something.
+    pub live: u64,
+    /// Of pages that are used again before the file grows.
+    pub free: u64,
+    /// Of the write-ahead log.
+    pub log: u64,
 }
 
 /// Numbers for metrics.
@@ -299,4 +328,7 @@ pub struct StoreNumbers {
     pub deliveries_owed: u64,
     /// Of the oldest unfinished task, wall clock.
     pub oldest_accepted_at: Option<Timestamp>,
+    /// Of the result that is kept longest, steady clock.
+    pub oldest_finished_at: Option<Timestamp>,
+    pub bytes: StoreBytes,
 }

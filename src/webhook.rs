@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use webhook_signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 
-use crate::client::{Client, Origin, Reuse, SendError, TlsRoots, USER_AGENT, Unsent, full_body};
+use crate::client::{Client, Names, Origin, Reuse, SendError, TlsRoots, USER_AGENT, Unsent, full_body};
 use crate::clock::Timestamp;
 use crate::config::WebhooksConfig;
 use crate::guard::{Rules, WebhookUri};
@@ -80,9 +80,9 @@ pub struct WebhookSender {
 
 impl WebhookSender {
     #[must_use]
-    pub fn new(config: &WebhooksConfig, signer: Signer) -> Self {
+    pub fn new(config: &WebhooksConfig, names: Names, signer: Signer) -> Self {
         let rules = Arc::new(Rules::new(config));
-        let client = Client::guarded(rules, TlsRoots::system(), config.timeout);
+        let client = Client::guarded(rules, names, TlsRoots::system(), config.timeout);
         Self { client, signer, timeout: config.timeout }
     }
 

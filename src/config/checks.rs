@@ -6,7 +6,7 @@ mod upstream;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::{Config, RetentionConfig, ServerConfig, StoreConfig, WebhooksConfig};
+use super::{Config, ServerConfig, StoreConfig, WebhooksConfig};
 
 /// The limit of the contract (design.md 2.5).
 const MOST_WEBHOOK_RETRIES: usize = 6;
@@ -18,6 +18,8 @@ const LONGEST_URI: u64 = 65_534;
 const MOST_AT_ONCE: u64 = 1_000_000;
 
 const MOST_THREADS: u64 = 1024;
+/// An empty store takes a quarter of it.
+const SMALLEST_STORE: u64 = 1024 * 1024;
 
 /// Something to complain about and the key to look at, list entries by number.
 pub struct Finding {
@@ -71,7 +73,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     store(&mut findings, &config.store);
     upstream::all(&mut findings, &config.upstreams);
     webhooks(&mut findings, &config.webhooks);
-    retention(&mut findings, &config.retention);
+    retention(&mut findings, config);
     findings.0
 }
 
@@ -101,6 +103,7 @@ fn server(findings: &mut Findings, server: &ServerConfig) {
     findings.timeout("server.header_timeout", server.header_timeout);
     findings.timeout("server.body_timeout", server.body_timeout);
     findings.timeout("server.body_total_timeout", server.body_total_timeout);
+    findings.timeout("server.stall_timeout", server.stall_timeout);
     findings.at_once("server.max_connections", server.max_connections);
     findings.at_once("server.max_calls", server.max_calls);
     findings.at_once("server.max_calls_per_credentials", server.max_calls_per_credentials);
@@ -140,7 +143,25 @@ fn webhooks(findings: &mut Findings, webhooks: &WebhooksConfig) {
     }
 }
 
-fn retention(findings: &mut Findings, retention: &RetentionConfig) {
+fn retention(findings: &mut Findings, config: &Config) {
+    let retention = &config.retention;
     let is_wrong = retention.tasks < retention.results;
     findings.add_if(is_wrong, "retention.tasks", || ConfigError::RetentionOrder);
+    let max = retention.max_bytes;
+    if max == 0 {
+        return;
+    }
+    let key = "retention.max_bytes";
+    if max < SMALLEST_STORE {
+        findings.add(key, ConfigError::MaxBytesTooSmall(SMALLEST_STORE));
+        return;
+    }
+    let body = (String::from("server.max_body_bytes"), config.server.max_body_bytes);
+    let results =
+        config.upstreams.iter().enumerate().map(|(index, upstream)| {
+            (format!("upstreams.{index}.max_result_bytes"), upstream.max_result_bytes)
+        });
+    for (other, bytes) in results.chain([body]) {
+        findings.add_if(bytes > max, key, || ConfigError::MaxBytesBelow(other));
+    }
 }

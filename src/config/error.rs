@@ -68,6 +68,12 @@ pub enum ConfigError {
     JwksPathInvalid(&'static str),
     #[error("`retention.tasks` is shorter than `retention.results`: a result cannot outlive its task")]
     RetentionOrder,
+    #[error("`retention.max_bytes` must be 0 for no limit, or at least {0} bytes")]
+    MaxBytesTooSmall(u64),
+    #[error(
+        "`retention.max_bytes` is less than `{0}`: a single task could fill the store; raise the one or lower the other"
+    )]
+    MaxBytesBelow(String),
 
     #[error(
         "upstream `{upstream}`: identity mode `jwt` needs `identity.{key}`, or tokens meant for others would pass"
@@ -163,6 +169,8 @@ impl ConfigError {
             Self::LimitOutOfRange { .. } => "limit_out_of_range",
             Self::BodyAboveBuffer => "body_above_buffer",
             Self::RetentionOrder => "retention_order",
+            Self::MaxBytesTooSmall(_) => "max_bytes_too_small",
+            Self::MaxBytesBelow(_) => "max_bytes_below",
             Self::JwksPathInvalid(_) => "jwks_path_invalid",
             Self::JwtIncomplete { .. } => "jwt_incomplete",
             Self::JwksSource(_) => "jwks_source",

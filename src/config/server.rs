@@ -62,6 +62,9 @@ pub struct ServerConfig {
     /// Longest whole body of a task, however it comes.
     #[serde(deserialize_with = "units::duration")]
     pub body_total_timeout: Duration,
+    /// How long a client may take nothing of what is there for it.
+    #[serde(deserialize_with = "units::duration")]
+    pub stall_timeout: Duration,
     /// Open client connections.
     pub max_connections: usize,
     /// Calls in progress, over all connections; above it they are refused with 503.

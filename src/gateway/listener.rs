@@ -30,18 +30,22 @@ use super::{Gateway, Peer, own};
 
 mod attended;
 mod socket;
+mod streams;
 
 use attended::Attended;
 pub use socket::Socket;
+use streams::{Stream, Streams};
 
 /// Between two attempts to accept while the process is out of file descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// The library's own room for a head; it needs more only for larger heads.
 const READ_BUFFER: usize = 400 * 1024;
-/// How long a client may take nothing of what is there for it.
-const MAX_STALL: Duration = Duration::from_mins(1);
 /// Calls at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
+/// Of one HTTP/2 connection, what is kept of bodies that nobody has read yet, and of each answer that the
+/// client has not taken yet. The library's own numbers make some 100 MB of one connection.
+const MAX_UNREAD: u32 = 256 * 1024;
+const MAX_UNSENT: usize = 64 * 1024;
 
 /// Serves until `stop`. Then idle connections are closed at once, the others after the calls they
 /// carry. With `tls` nothing is served in the clear.
@@ -117,13 +121,14 @@ impl Connection {
         // Small answers must not wait for an acknowledgement; where that cannot be set, they do.
         let _ = stream.set_nodelay(true);
         let header_timeout = self.gateway.server.header_timeout;
+        let max_stall = self.gateway.server.stall_timeout;
         let accepting = async {
             let socket = match &self.tls {
                 // Boxed: the state of a handshake is large.
                 Some(tls) => Socket::Tls(Box::new(Box::pin(tls.accept(stream)).await?)),
                 None => Socket::Plain(stream),
             };
-            Framed::accept(socket, self.limits(), MAX_STALL, Arc::clone(&self.wire)).await
+            Framed::accept(socket, self.limits(), max_stall, Arc::clone(&self.wire)).await
         };
         let stop = self.stop.clone();
         match stop.run_until_cancelled(timeout(header_timeout, accepting)).await {
@@ -158,21 +163,28 @@ impl Connection {
         let limits = self.limits();
         let stop = self.stop.clone();
         let header_timeout = self.gateway.server.header_timeout;
+        let max_stall = self.gateway.server.stall_timeout;
         let this = Arc::new(self);
-        let calls = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&calls);
-        let service = service_fn(move |request| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            Arc::clone(&this).answer_http2(request, Arc::clone(&counted))
-        });
+        let streams = Arc::new(Streams::default());
+        let counted = Arc::clone(&streams);
+        let service = service_fn(move |request| Arc::clone(&this).answer_http2(request, counted.begin()));
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(header_timeout)
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(MAX_UNREAD)
+            .initial_connection_window_size(MAX_UNREAD)
+            .max_send_buf_size(MAX_UNSENT)
             .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
             .serve_connection(TokioIo::new(framed), service);
-        let idle = until_idle(calls, header_timeout);
-        drive(connection, &stop, http2::Connection::graceful_shutdown, idle).await;
+        let idle = streams.until_idle(header_timeout);
+        let driving = drive(connection, &stop, http2::Connection::graceful_shutdown, idle);
+        // The socket's own patience does not see a client that reads everything but opens no window.
+        tokio::select! {
+            () = driving => {}
+            () = streams.until_stalled(max_stall) => {}
+            () = streams.until_abandoned(header_timeout, max_stall) => {}
+        }
     }
 
     async fn answer_http1(
@@ -197,10 +209,10 @@ impl Connection {
     async fn answer_http2(
         self: Arc<Self>,
         request: Request<Incoming>,
-        calls: Arc<AtomicU64>,
+        stream: Stream,
     ) -> Result<Response<Attended>, Infallible> {
         let (response, place) = self.gateway.handle(request, self.peer(None)).await;
-        Ok(response.map(|body| Attended::new(body, None, Some(calls), place)))
+        Ok(response.map(|body| Attended::new(body, None, Some(stream), place)))
     }
 
     fn peer(&self, informational: Option<Informational>) -> Peer {
@@ -236,18 +248,4 @@ async fn drive<C: Future>(
     finish(connection.as_mut());
     // How a client's connection ended is of no use to anybody.
     let _ = connection.await;
-}
-
-/// Waits until no call has begun or been in progress for a whole `pause`. The count of calls is held
-/// by each call in progress, besides its service and us.
-async fn until_idle(calls: Arc<AtomicU64>, pause: Duration) {
-    let mut begun = u64::MAX;
-    loop {
-        sleep(pause).await;
-        let now = calls.load(Ordering::Relaxed);
-        if now == begun && Arc::strong_count(&calls) <= 2 {
-            return;
-        }
-        begun = now;
-    }
 }

@@ -48,6 +48,8 @@ pub enum Refusal {
     Overloaded,
     #[error("The store cannot take the task now; try again shortly.")]
     StoreUnavailable,
+    #[error("The store holds as much as it may; try again later.")]
+    StoreFull,
     #[error("This Idempotency-Key was used for another call; send a new key with a new call.")]
     KeyReused,
     #[error("There is no such task for these credentials; check the task id and the token.")]
@@ -108,6 +110,7 @@ impl Refusal {
             Self::TooManyCalls => ("too_many_calls", StatusCode::TOO_MANY_REQUESTS),
             Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE),
             Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE),
+            Self::StoreFull => ("store_full", StatusCode::SERVICE_UNAVAILABLE),
             Self::KeyReused => ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY),
             Self::TaskNotFound => ("task_not_found", StatusCode::NOT_FOUND),
             Self::ResultsExpired => ("results_expired", StatusCode::GONE),

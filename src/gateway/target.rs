@@ -11,7 +11,8 @@ use super::refusal::Refusal;
 ///
 /// # Errors
 /// CONNECT and TRACE, a target that is too long or has dot segments, a `Host` that is missing, there
-/// twice, not a host, or another than the target's (RFC 9112, 3.2).
+/// twice, not a host, or another than the target's (RFC 9112, 3.2), and fields that are good frames of
+/// HTTP/2 and would have two readings in HTTP/1.1 (RFC 9113, 8.1.1 and 8.2.1).
 pub fn judge<B>(request: &Request<B>, max_uri_bytes: u64) -> Result<(), Refusal> {
     let method = request.method();
     if matches!(*method, Method::CONNECT | Method::TRACE) {
@@ -26,7 +27,31 @@ pub fn judge<B>(request: &Request<B>, max_uri_bytes: u64) -> Result<(), Refusal>
             "The path has dot segments, which two servers may read differently; send the path they lead to.",
         )));
     }
+    if request.version() == Version::HTTP_2 {
+        judge_fields(request.headers())?;
+    }
     judge_host(request.version(), request.uri(), request.headers())
+}
+
+/// The library compares the body with the last length only, and passes on all of them. Over HTTP/1.1
+/// these never get as far as here.
+fn judge_fields(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (length, another) = (lengths.next(), lengths.next());
+    if another.is_some() || length.is_some_and(|length| !is_plain_number(length.as_bytes())) {
+        let sentence = "The header Content-Length is malformed or there more than once; send one number.";
+        return Err(Refusal::Invalid(String::from(sentence)));
+    }
+    let is_space = |byte: Option<&u8>| byte.is_some_and(|byte| matches!(byte, b' ' | b'\t'));
+    if headers.values().any(|value| is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())) {
+        let sentence = "The value of a header begins or ends with a space; send it without.";
+        return Err(Refusal::Invalid(String::from(sentence)));
+    }
+    Ok(())
+}
+
+fn is_plain_number(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit)
 }
 
 fn judge_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -134,6 +159,33 @@ mod tests {
         let mut old = request("GET", "/", &[]);
         *old.version_mut() = Version::HTTP_10;
         assert_eq!(code(&old), "ok");
+    }
+
+    #[test]
+    fn over_http2_a_length_is_one_number_and_values_have_no_spaces_around_them() {
+        let of = |fields: &[(&str, &str)]| {
+            let mut request = request("POST", "/", &["a"]);
+            *request.version_mut() = Version::HTTP_2;
+            for (name, value) in fields {
+                let name: header::HeaderName = name.parse().unwrap();
+                request.headers_mut().append(name, header::HeaderValue::from_str(value).unwrap());
+            }
+            code(&request)
+        };
+        for good in [&[][..], &[("content-length", "10")], &[("x", "a b")], &[("x", "")]] {
+            assert_eq!(of(good), "ok", "{good:?}");
+        }
+        for bad in [
+            &[("content-length", "1"), ("content-length", "1")][..],
+            &[("content-length", "1, 1")],
+            &[("content-length", "")],
+            &[("content-length", "+1")],
+            &[("x", " a")],
+            &[("x", "a\t")],
+            &[("x", " ")],
+        ] {
+            assert_eq!(of(bad), "validation_error", "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! The gateway over real sockets: raw clients before it, scripted upstreams behind it.
 
 mod framed;
+mod frames;
+mod guarded;
 mod http2;
+mod odd_upstreams;
 mod proxied;
+mod raw_http2;
 mod refused;
 mod served;
+mod strict;
 mod support;

@@ -129,6 +129,12 @@ impl WebhookUri {
         format!("{}:{}", self.host, self.port)
     }
 
+    /// What limits by whoever may be behind several receivers are counted under.
+    #[must_use]
+    pub fn zone(&self) -> String {
+        super::zone(&self.host)
+    }
+
     /// Path and query, byte for byte; an empty path is `/` (RFC 9112, 3.2.1).
     #[must_use]
     pub fn target(&self) -> PathAndQuery {

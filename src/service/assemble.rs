@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::StartError;
 use super::reload::Keys;
 use crate::backoff::Backoff;
-use crate::client::{self, Client, SendError, TlsRoots, full_body};
+use crate::client::{self, Client, Names, SendError, TlsRoots, full_body};
 use crate::clock::Clock;
 use crate::config::{Config, UpstreamConfig};
 use crate::gateway::{Calls, Gateway, Route, Routes, cors::Cors, jwks::Jwks, repeat::Repeats, submit};
@@ -43,9 +43,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Opens the store and starts the workers.
-    pub fn open(config: &Config) -> Result<Self, StartError> {
-        let clock = Clock::start();
+    /// Opens the store and starts the workers. `receivers` looks up the names of webhook URIs.
+    pub fn open(config: &Config, receivers: Names) -> Result<Self, StartError> {
         let files = files(config);
         let metrics = Arc::new(Metrics::default());
         let (store, ring, secrets) = Store::open(&OpenOptions {
@@ -55,11 +54,13 @@ impl Node {
             upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
             max_queued_tasks: config.server.max_queued_tasks,
             max_queued_per_credentials: config.server.max_queued_per_credentials,
+            max_bytes: config.retention.max_bytes,
             ready_capacity: READY_CAPACITY,
-            clock,
+            clock: Clock::start(),
             busy: busy(),
             commit_seconds: metrics.commit_seconds.clone(),
         })?;
+        let clock = store.clock();
         let services = Client::trusted(TlsRoots::system(), JWKS_TIMEOUT);
         let rules = Arc::new(Rules::new(&config.webhooks));
         let (mut routes, mut benches, mut upstreams) = (Vec::new(), Vec::new(), Vec::new());
@@ -101,7 +102,7 @@ impl Node {
             ring: ring.clone(),
             clock,
             benches,
-            outside: Network { upstreams, sender: WebhookSender::new(webhooks, signer.clone()) },
+            outside: Network { upstreams, sender: WebhookSender::new(webhooks, receivers, signer.clone()) },
             chance: rand::random,
             rules: Arc::clone(&rules),
             delivery_backoff: Backoff::new(webhooks.delays.clone(), webhooks.jitter),

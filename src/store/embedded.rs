@@ -9,12 +9,16 @@ mod backlog;
 mod cancel;
 mod claim;
 mod inbox;
+mod inspect;
 mod offline;
 mod open;
 mod read;
 mod reader;
 mod retention;
+mod room;
+mod seen;
 mod signing;
+mod space;
 mod writer;
 
 use std::collections::HashMap;
@@ -29,19 +33,20 @@ use super::{
     Accepted, AttemptEnd, AttemptRecord, Cancelled, ChunkKind, Cutoffs, DeliveryEnd, Lane, NewTask, Purged,
     Ready, ReadyDelivery, Settled, StoreError,
 };
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::id::{Seq, TaskIds};
 use crate::lease::LeaseToken;
 use crate::seal::Sealed;
-use inbox::{Inbox, Operation};
+use inbox::{Inbox, Operation, Removal};
 use reader::Readers;
+use space::Space;
 
 #[cfg(test)]
 pub(super) use reader::traced;
 #[cfg(test)]
 pub(crate) use writer::by_hand;
 
-pub use offline::{Erased, Files, OfflineStore, change_signing_keys, signing_keys};
+pub use offline::{Compacted, Erased, Files, OfflineStore, change_signing_keys, signing_keys};
 pub use open::{Busy, NodeSecrets, OpenError, OpenOptions};
 
 /// A handle to the store; clones share it.
@@ -58,8 +63,10 @@ struct Shared {
     /// Attempts in flight, by number.
     running: Mutex<HashMap<Seq, u32>>,
     ids: TaskIds,
+    clock: Clock,
     /// Set by the writer after each commit.
     full: Arc<AtomicBool>,
+    space: Arc<Space>,
     /// The writer panicked.
     failed: CancellationToken,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -90,6 +97,12 @@ impl Store {
         &self.shared.ids
     }
 
+    /// The node's clock, its steady time not before anything that was written in it.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
     /// Says that attempt `number` of this task is in flight, until the guard is dropped.
     #[must_use]
     pub fn running(&self, seq: Seq, number: u32) -> RunningGuard {
@@ -108,11 +121,29 @@ impl Store {
         self.shared.full.load(Ordering::Relaxed)
     }
 
+    /// The same, because as many bytes as configured are in use.
+    #[must_use]
+    pub fn has_no_room(&self) -> bool {
+        self.shared.space.is_full()
+    }
+
+    /// Bytes that hold something, as of the last commit; 0 where no bound is configured.
+    #[must_use]
+    pub fn bytes_in_use(&self) -> u64 {
+        self.shared.space.in_use()
+    }
+
+    /// Waits for a commit that leaves so much in use that something should be removed. One caller.
+    pub async fn crowded(&self) {
+        self.shared.space.crowded().await;
+    }
+
     /// Writes the task, unless its idempotency key is there already: then nothing. A new one may be
     /// handed to its lane's ready queue at once.
     ///
     /// # Errors
     /// [`StoreError::Full`], [`StoreError::FullForCredentials`]: too many tasks are unfinished.
+    /// [`StoreError::NoRoom`]: too many bytes are in use.
     /// [`StoreError::Unavailable`]: not written.
     pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
         let (reply, answer) = oneshot::channel();
@@ -212,14 +243,28 @@ impl Store {
         self.operate(|reply| Operation::StageChunk { seq, lease, index, data: Arc::new(data), reply }).await
     }
 
-    /// Removes results, then tasks whose result is gone, then idempotency keys; at most `rows` rows in
-    /// one transaction of its own.
+    /// Removes results, then tasks whose result is gone, then idempotency keys; about `rows` rows in one
+    /// transaction of its own.
     ///
     /// # Errors
     /// The store cannot write now.
     pub async fn purge(&self, before: Cutoffs, rows: u64) -> Result<Purged, StoreError> {
+        self.remove(Removal::Aged(before), rows).await
+    }
+
+    /// Removes these tasks with all that belongs to them, in this order, until no more than `goal` bytes
+    /// are in use; about `rows` rows in one transaction of its own. One that is not final, or whose
+    /// delivery is owed, stays.
+    ///
+    /// # Errors
+    /// The store cannot write now.
+    pub async fn make_room(&self, tasks: Vec<Seq>, goal: u64, rows: u64) -> Result<Purged, StoreError> {
+        self.remove(Removal::Oldest { tasks, goal }, rows).await
+    }
+
+    async fn remove(&self, removal: Removal, rows: u64) -> Result<Purged, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.shared.inbox.set_purge(inbox::Purge { before, rows, reply })?;
+        self.shared.inbox.set_purge(inbox::Purge { removal, rows, reply })?;
         answer.await.unwrap_or(Err(StoreError::Unavailable))
     }
 

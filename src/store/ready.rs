@@ -65,8 +65,16 @@ impl<T> Ready<T> {
         self.lock().drain(..).collect()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     pub(super) fn room(&self) -> usize {
-        self.capacity.saturating_sub(self.lock().len())
+        self.capacity.saturating_sub(self.len())
     }
 
     pub(super) fn half_empty(&self) -> bool {

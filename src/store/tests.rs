@@ -19,6 +19,7 @@ mod callers;
 mod cancelling;
 mod opening;
 mod repeats;
+mod room;
 mod turned;
 
 struct Opened {
@@ -35,6 +36,7 @@ fn options(dir: &Path) -> OpenOptions {
         upstreams: vec![String::from("bank"), String::from("other")],
         max_queued_tasks: 5,
         max_queued_per_credentials: 1_000,
+        max_bytes: 0,
         ready_capacity: 2,
         clock: Clock::start(),
         busy: Arc::new(|| std::time::Duration::ZERO),
@@ -45,7 +47,8 @@ fn options(dir: &Path) -> OpenOptions {
 fn open(dir: &Path) -> Opened {
     let options = options(dir);
     let (store, ring, _) = Store::open(&options).unwrap();
-    Opened { store, ring, clock: options.clock }
+    let clock = store.clock();
+    Opened { store, ring, clock }
 }
 
 /// Keys are kept.
@@ -319,14 +322,14 @@ async fn retention_removes_results_then_tasks_but_never_what_is_still_owed() {
     }
     let later = opened.clock.steady().after(Duration::from_hours(1));
     let purged = opened.store.purge(before(later, Timestamp(0)), 500).await.unwrap();
-    assert_eq!(purged, Purged { results: 1, rows: 1, ..Purged::default() });
+    assert_eq!((purged.results, purged.tasks, purged.rows), (1, 0, 1));
     assert!(matches!(opened.find(ids[0]).await, Some(Found::Expired)));
     assert!(matches!(opened.find(ids[1]).await, Some(Found::Finished(_))), "its delivery is owed");
     assert!(matches!(opened.find(ids[2]).await, Some(Found::Waiting(_))));
     let purged = opened.store.purge(before(later, later), 500).await.unwrap();
     assert_eq!((purged.results, purged.tasks), (0, 1));
     assert!(opened.find(ids[0]).await.is_none());
-    assert_eq!(opened.store.purge(before(later, later), 500).await.unwrap(), Purged::default());
+    assert_eq!(opened.store.purge(before(later, later), 500).await.unwrap().rows, 0);
 }
 
 #[tokio::test]

@@ -47,6 +47,34 @@ struct RefusedLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RemovedLabels {
     kind: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct BytesLabel {
+    kind: &'static str,
+}
+
+/// Why something was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemovedFor {
+    Age,
+    Size,
+}
+
+impl RemovedFor {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Size => "size",
+        }
+    }
 }
 
 /// The counters of one upstream, looked up once.
@@ -98,6 +126,10 @@ pub struct Metrics {
     proxied: Family<UpstreamLabel, Counter>,
     refused: Family<RefusedLabels, Counter>,
     removed: Family<RemovedLabels, Counter>,
+    removed_bytes: Family<ReasonLabel, Counter>,
+    store_bytes: Family<BytesLabel, Gauge>,
+    max_bytes: Gauge,
+    oldest_result_age: Gauge<f64, AtomicU64>,
     queue_depth: Gauge,
     deliveries_owed: Gauge,
     oldest_age: Gauge<f64, AtomicU64>,
@@ -115,6 +147,10 @@ impl Default for Metrics {
             proxied: Family::default(),
             refused: Family::default(),
             removed: Family::default(),
+            removed_bytes: Family::default(),
+            store_bytes: Family::default(),
+            max_bytes: Gauge::default(),
+            oldest_result_age: Gauge::default(),
             queue_depth: Gauge::default(),
             deliveries_owed: Gauge::default(),
             oldest_age: Gauge::default(),
@@ -137,6 +173,30 @@ impl Metrics {
         registry.register("calls_proxied", "Calls passed on as they are", self.proxied.clone());
         registry.register("calls_refused", "Calls answered with an error of ours", self.refused.clone());
         registry.register("retention_removed", "What retention removed", self.removed.clone());
+        registry.register_with_unit(
+            "retention_removed",
+            "Space that retention made free",
+            Unit::Bytes,
+            self.removed_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "store",
+            "Size of the store on disk, by what its pages hold",
+            Unit::Bytes,
+            self.store_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "store_max",
+            "What the store may hold; 0 for no limit",
+            Unit::Bytes,
+            self.max_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "result_oldest_age",
+            "Time since the end of the oldest task whose result is kept",
+            Unit::Seconds,
+            self.oldest_result_age.clone(),
+        );
         registry.register("queue_depth", "Tasks neither Succeeded nor Failed", self.queue_depth.clone());
         registry.register(
             "deliveries_owed",
@@ -194,19 +254,35 @@ impl Metrics {
         self.refused.get_or_create(&RefusedLabels { error }).inc();
     }
 
-    pub fn removed(&self, purged: Purged) {
-        self.removed.get_or_create(&RemovedLabels { kind: "results" }).inc_by(purged.results);
-        self.removed.get_or_create(&RemovedLabels { kind: "tasks" }).inc_by(purged.tasks);
-        self.removed.get_or_create(&RemovedLabels { kind: "idempotency_keys" }).inc_by(purged.keys);
+    pub fn removed(&self, purged: &Purged, why: RemovedFor) {
+        let reason = why.as_str();
+        let counts =
+            [("results", purged.results), ("tasks", purged.tasks), ("idempotency_keys", purged.keys)];
+        for (kind, count) in counts {
+            self.removed.get_or_create(&RemovedLabels { kind, reason }).inc_by(count);
+        }
+        self.removed_bytes.get_or_create(&ReasonLabel { reason }).inc_by(purged.bytes);
     }
 
-    /// The whole document in OpenMetrics text, with the store's numbers as of now.
+    /// What `retention.max_bytes` says.
+    pub fn set_max_bytes(&self, max_bytes: u64) {
+        self.max_bytes.set(i64::try_from(max_bytes).unwrap_or(i64::MAX));
+    }
+
+    /// The whole document in OpenMetrics text, with the store's numbers as of now: by the wall clock and
+    /// by the steady one.
     #[must_use]
-    pub fn encode(&self, numbers: StoreNumbers, now: Timestamp) -> String {
+    pub fn encode(&self, numbers: StoreNumbers, now: Timestamp, steady: Timestamp) -> String {
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.queue_depth.set(signed(numbers.unfinished));
         self.deliveries_owed.set(signed(numbers.deliveries_owed));
         self.oldest_age.set(numbers.oldest_accepted_at.map_or(0.0, |at| at.until(now).as_secs_f64()));
+        let oldest_result = numbers.oldest_finished_at;
+        self.oldest_result_age.set(oldest_result.map_or(0.0, |at| at.until(steady).as_secs_f64()));
+        let bytes = numbers.bytes;
+        for (kind, bytes) in [("live", bytes.live), ("free", bytes.free), ("wal", bytes.log)] {
+            self.store_bytes.get_or_create(&BytesLabel { kind }).set(signed(bytes));
+        }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a string does not fail");

@@ -17,7 +17,7 @@ fn message() -> Message {
 }
 
 fn sender() -> WebhookSender {
-    WebhookSender::new(&loopback_config(), signer(&[SignatureScheme::V1]))
+    WebhookSender::new(&loopback_config(), Names::system(), signer(&[SignatureScheme::V1]))
 }
 
 fn uri(server: &Server, target: &str) -> WebhookUri {
@@ -95,7 +95,8 @@ async fn a_redirect_is_not_followed() {
 async fn a_receiver_that_never_answers_is_a_timeout() {
     let server = Server::start().await;
     let config = WebhooksConfig { timeout: Duration::from_millis(50), ..loopback_config() };
-    let (sender, uri, message) = (WebhookSender::new(&config, signer(&[])), uri(&server, "/"), message());
+    let (sender, uri, message) =
+        (WebhookSender::new(&config, Names::system(), signer(&[])), uri(&server, "/"), message());
     let (outcome, (_, mut peer)) = tokio::join!(sender.deliver(&uri, &message), receive(&server, ""));
     assert_eq!(outcome, failed(DeliveryFailure::Timeout));
     peer.closed().await;
@@ -123,6 +124,7 @@ async fn a_receiver_that_is_denied_at_connecting_is_not_called() {
     let server = Server::start().await;
     let strict = WebhookSender::new(
         &WebhooksConfig { allow_http: true, ports: vec![server.address().port()], ..config() },
+        Names::system(),
         signer(&[]),
     );
     let outcome = strict.deliver(&uri(&server, "/"), &message()).await;
@@ -152,7 +154,8 @@ async fn an_answer_without_end_is_delivered_and_its_connection_closed() {
     let server = Server::start().await;
     // So long that only the limit of bytes can end it.
     let config = WebhooksConfig { timeout: Duration::from_hours(1), ..loopback_config() };
-    let (sender, uri, message) = (WebhookSender::new(&config, signer(&[])), uri(&server, "/"), message());
+    let (sender, uri, message) =
+        (WebhookSender::new(&config, Names::system(), signer(&[])), uri(&server, "/"), message());
     let endless = "HTTP/1.1 200 OK\r\n\r\n";
     let script = async {
         let (_, mut peer) = receive(&server, endless).await;
@@ -166,7 +169,8 @@ async fn an_answer_without_end_is_delivered_and_its_connection_closed() {
 async fn an_answer_that_trickles_past_the_limit_is_what_its_status_says() {
     let server = Server::start().await;
     let config = WebhooksConfig { timeout: Duration::from_millis(200), ..loopback_config() };
-    let (sender, uri, message) = (WebhookSender::new(&config, signer(&[])), uri(&server, "/"), message());
+    let (sender, uri, message) =
+        (WebhookSender::new(&config, Names::system(), signer(&[])), uri(&server, "/"), message());
     let trickle = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx";
     let (outcome, (_, mut peer)) = tokio::join!(sender.deliver(&uri, &message), receive(&server, trickle));
     assert_eq!(outcome, DeliveryOutcome::Delivered { status: 200 });

@@ -53,7 +53,7 @@ impl Reserved {
         let uri = WebhookUri::parse(facts.webhook_uri.as_ref()?.expose(), &workshop.rules).ok()?;
         let any = workshop.delivery_permits.try_any_host()?;
         let now = workshop.clock.steady();
-        let host = workshop.delivery_permits.try_host(&uri.host_key(), now).ok()?;
+        let host = workshop.delivery_permits.try_host(&uri.host_key(), &uri.zone(), now).ok()?;
         let message = message(workshop, bench, facts, said);
         Some(Self { uri, message, _any: any, _host: host })
     }
@@ -71,7 +71,8 @@ pub(super) async fn first_try(workshop: &Workshop<impl Outside>, delivery: First
 pub(super) async fn later_try(workshop: &Workshop<impl Outside>, delivery: &ReadyDelivery) {
     match load(workshop, delivery.seq).await {
         Ok(Loaded::Ready { uri, message }) => {
-            match workshop.delivery_permits.try_host(&uri.host_key(), workshop.clock.steady()) {
+            let now = workshop.clock.steady();
+            match workshop.delivery_permits.try_host(&uri.host_key(), &uri.zone(), now) {
                 Ok(_place) => try_once(workshop, delivery, &uri, &message).await,
                 // Spread, so that those turned away together do not come back together.
                 Err(pause) => release(workshop, delivery, pause.mul_f64(0.5 + (workshop.chance)())).await,

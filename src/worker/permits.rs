@@ -1,6 +1,8 @@
 //! How many delivery attempts run at once: in all, and to one receiver host.
 //!
-//! A receiver that hangs may hold its own places and no more, so the others' deliveries go on.
+//! A receiver that hangs may hold its own places and no more, and several that hang together leave places
+//! for whoever has none, so the others' deliveries go on. Several names of one zone count as one there:
+//! names cost nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,11 +24,17 @@ const TURNED_AWAY_EACH: u64 = 10;
 /// The places.
 pub struct DeliveryPermits {
     all: Arc<Semaphore>,
+    total: usize,
     per_host: usize,
-    hosts: Hosts,
+    taken: Arc<Mutex<Taken>>,
 }
 
-type Hosts = Arc<Mutex<HashMap<String, Host>>>;
+/// Hosts and zones without attempts leave it, so it never holds more than attempts in flight.
+#[derive(Default)]
+struct Taken {
+    hosts: HashMap<String, Host>,
+    zones: HashMap<String, usize>,
+}
 
 /// What happened at one host since the pause was last judged.
 struct Host {
@@ -64,9 +72,16 @@ fn next_pause(pause: Duration, let_in: u64, turned_away: u64) -> Duration {
     pause.clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
+/// How many places one zone may hold while `free` of all `total` are left, the one asked for included:
+/// half of what is free, so that each further one that hangs takes less, but always one. Who allows one
+/// host every place wants no sharing.
+fn share(total: usize, per_host: usize, free: usize) -> usize {
+    if per_host >= total { total } else { (free / 2).max(1) }
+}
+
 impl DeliveryPermits {
     pub(super) fn new(total: usize, per_host: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(total)), per_host, hosts: Arc::default() }
+        Self { all: Arc::new(Semaphore::new(total)), total, per_host, taken: Arc::default() }
     }
 
     /// Waits for a place of the total.
@@ -79,36 +94,52 @@ impl DeliveryPermits {
         Arc::clone(&self.all).try_acquire_owned().ok()
     }
 
-    /// A place at this host, if one is free now; else how long to stay away. All that wait for a receiver
-    /// that hangs must not keep the store busy by asking over and over.
-    pub(super) fn try_host(&self, host: &str, now: Timestamp) -> Result<HostPermit, Duration> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        // Hosts without attempts leave the map, so it never holds more than attempts in flight.
-        let at = hosts.entry(host.to_owned()).or_insert_with(|| Host::new(now));
+    /// A place at this host for who holds one of the total, if one is free now; else how long to stay
+    /// away. All that wait for a receiver that hangs must not keep the store busy by asking over and over.
+    pub(super) fn try_host(&self, host: &str, zone: &str, now: Timestamp) -> Result<HostPermit, Duration> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Taken { hosts, zones } = &mut *taken;
+        let in_zone = zones.get(zone).copied().unwrap_or_default();
+        let free = self.all.available_permits() + 1;
+        let has_place = in_zone < share(self.total, self.per_host, free);
+        let at = match hosts.get_mut(host) {
+            Some(at) => at,
+            None if has_place => hosts.entry(host.to_owned()).or_insert_with(|| Host::new(now)),
+            None => return Err(PAUSE_MIN),
+        };
         at.judge(now);
-        if at.taken >= self.per_host {
+        if at.taken >= self.per_host || !has_place {
             at.turned_away += 1;
             return Err(at.pause);
         }
         at.taken += 1;
         at.let_in += 1;
-        Ok(HostPermit { hosts: Arc::clone(&self.hosts), host: host.to_owned() })
+        *zones.entry(zone.to_owned()).or_default() += 1;
+        Ok(HostPermit { taken: Arc::clone(&self.taken), host: host.to_owned(), zone: zone.to_owned() })
     }
 }
 
 /// A place at one host, given back when dropped.
 pub(super) struct HostPermit {
-    hosts: Hosts,
+    taken: Arc<Mutex<Taken>>,
     host: String,
+    zone: String,
 }
 
 impl Drop for HostPermit {
     fn drop(&mut self) {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Taken { hosts, zones } = &mut *taken;
         if let Some(at) = hosts.get_mut(&self.host) {
             at.taken -= 1;
             if at.taken == 0 {
                 hosts.remove(&self.host);
+            }
+        }
+        if let Some(count) = zones.get_mut(&self.zone) {
+            *count -= 1;
+            if *count == 0 {
+                zones.remove(&self.zone);
             }
         }
     }
@@ -119,19 +150,101 @@ mod tests {
     use std::cmp::Reverse;
     use std::collections::{BinaryHeap, VecDeque};
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Places as one delivery after the other takes them: of the total first, then at the host.
+    #[derive(Default)]
+    struct Held(HashMap<usize, Vec<(OwnedSemaphorePermit, HostPermit)>>);
+
+    impl Held {
+        fn ask(&mut self, permits: &DeliveryPermits, host: usize) -> bool {
+            self.ask_in(permits, host, host)
+        }
+
+        fn ask_in(&mut self, permits: &DeliveryPermits, zone: usize, host: usize) -> bool {
+            let Some(any) = permits.try_any_host() else { return false };
+            let (host, zone_name) = (format!("{host}:443"), zone.to_string());
+            let Ok(place) = permits.try_host(&host, &zone_name, Timestamp(0)) else { return false };
+            self.0.entry(zone).or_default().push((any, place));
+            true
+        }
+
+        fn at(&self, host: usize) -> usize {
+            self.0.get(&host).map_or(0, Vec::len)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_that_holds_nothing_finds_a_place_while_any_is_free(
+            total in 2..60_usize,
+            per_host in 1..60_usize,
+            asks in prop::collection::vec((0..6_usize, any::<bool>()), 0..300),
+        ) {
+            prop_assume!(per_host < total);
+            let permits = DeliveryPermits::new(total, per_host);
+            let mut held = Held::default();
+            for (host, gives_back) in asks {
+                if gives_back {
+                    held.0.get_mut(&host).and_then(Vec::pop);
+                    continue;
+                }
+                let (free, before) = (permits.all.available_permits(), held.at(host));
+                let let_in = held.ask(&permits, host);
+                prop_assert!(let_in || free == 0 || before > 0, "a newcomer is turned away from {free}");
+                prop_assert!(!let_in || held.at(host) <= per_host);
+                // Beyond its first place a host leaves at least as many as it holds.
+                prop_assert!(!let_in || before == 0 || permits.all.available_permits() >= held.at(host));
+            }
+        }
+
+        #[test]
+        fn eight_hosts_that_hang_leave_places_for_a_ninth(
+            asks in prop::collection::vec(0..8_usize, 0..4_000),
+        ) {
+            let permits = DeliveryPermits::new(256, 64);
+            let mut held = Held::default();
+            for host in asks.into_iter().chain((0..8).flat_map(|host| [host; 256])) {
+                held.ask(&permits, host);
+            }
+            prop_assert!(permits.all.available_permits() >= 8, "{}", permits.all.available_permits());
+            prop_assert!((0..8).all(|host| held.at(host) >= 4));
+            prop_assert!(held.ask(&permits, 8));
+        }
+    }
+
+    #[test]
+    fn names_that_cost_nothing_gain_no_places() {
+        let permits = DeliveryPermits::new(256, 64);
+        let mut held = Held::default();
+        let let_in = (0..1_000).filter(|name| held.ask_in(&permits, 0, *name)).count();
+        // A third: then they hold half of what is left.
+        assert_eq!(let_in, 85);
+        assert!(held.ask(&permits, 1_000));
+        assert_eq!(permits.taken.lock().unwrap().hosts.len(), 86);
+    }
+
+    #[test]
+    fn who_allows_one_host_every_place_lets_it_have_them() {
+        let permits = DeliveryPermits::new(10, 10);
+        let mut held = Held::default();
+        assert!((0..10).all(|_| held.ask(&permits, 0)));
+    }
 
     #[test]
     fn a_host_that_holds_all_its_places_leaves_the_others_theirs() {
         let permits = DeliveryPermits::new(10, 2);
-        let at = |host| permits.try_host(host, Timestamp(0));
+        let at = |host| permits.try_host(host, host, Timestamp(0));
         let held = [at("slow:443"), at("slow:443")];
         assert!(held.iter().all(Result::is_ok));
         assert!(at("slow:443").is_err());
         assert!(at("quick:443").is_ok());
         drop(held);
         assert!(at("slow:443").is_ok());
-        assert!(permits.hosts.lock().unwrap().is_empty());
+        let taken = permits.taken.lock().unwrap();
+        assert!(taken.hosts.is_empty() && taken.zones.is_empty());
     }
 
     #[derive(Default)]
@@ -153,7 +266,7 @@ mod tests {
                 taken.pop_front();
             }
             let counted = u64::from(now >= from);
-            match permits.try_host("host:443", Timestamp(now)) {
+            match permits.try_host("host:443", "host", Timestamp(now)) {
                 Ok(place) => {
                     taken.push_back((now + hold, place));
                     asked.let_in += counted;

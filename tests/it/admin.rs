@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use http::Method;
 
+use crate::support::client::raw;
 use crate::support::eventually;
 use crate::support::node::{Node, PREFIX, Setup};
 use crate::support::peer::Upstream;
@@ -172,6 +173,16 @@ async fn what_is_not_for_everybody_is_shown_to_nobody_from_another_site() {
     // Probes call the node by whatever name they know.
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(node.admin(path).header("host", "node-1.cluster").send().await.status, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_the_admin_listener_that_says_nothing_is_hung_up_on() {
+    let upstream = Upstream::start().await;
+    let node = Setup::new(&upstream).set("server.header_timeout", "100ms").start().await;
+    for begun in ["", "GET /livez HTTP/1.1\r\nHost: ", "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+        let answer = raw(node.admin_address(), begun.as_bytes()).await;
+        assert_eq!(answer.contains("200 OK"), begun.ends_with("\r\n\r\n"), "{answer}");
     }
 }
 

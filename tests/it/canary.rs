@@ -6,7 +6,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::support::client::encode;
+use crate::support::client::{encode, raw};
 use crate::support::node::{PREFIX, Setup};
 use crate::support::peer::Upstream;
 use crate::support::receiver::Receiver;
@@ -143,6 +143,63 @@ async fn no_secret_is_found_in_anything_that_is_written() {
     written.add("the standard output", ended.stdout.join("\n"));
 
     assert!(written.0.iter().any(|(place, text)| place.contains("ringback.db") && text.len() > 100_000));
+    let leaks = written.leaks();
+    assert!(leaks.is_empty(), "{}", leaks.join("\n"));
+}
+
+/// Code that takes a hostile value for a good one panics with that value in its message; the message holds
+/// a whole head. In a build for tests every request to one path is sent by such code.
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn a_panic_ends_one_thing_and_tells_nothing_of_what_it_held() {
+    let [token, query, header, body, hook, ..] = SECRETS;
+    let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
+    let path = format!("{PREFIX}/panics");
+    let setup = Setup::new(&upstream).set("upstreams.0.identity.mode", "opaque");
+    let setup =
+        setup.arg("--log-level").arg("trace").env("RINGBACK_PANIC_AT", &path).env("RUST_BACKTRACE", "1");
+    let mut node = setup.start().await;
+    let mut written = Written(Vec::new());
+    let call = |target: &str| {
+        let call = node.call(http::Method::PUT, target).bearer(token);
+        call.header("x-secret", header).body(body.repeat(1_000))
+    };
+
+    // An attempt that panics ends its task; its webhook leaves all the same.
+    let attempt = call(&format!("{path}?q={query}&{}", receiver.query(&format!("/hook?key={hook}"))));
+    let attempt = node.submit(attempt).await;
+    receiver.wait_for_task(&attempt.id, 1).await;
+    let answer = node.results(&attempt).bearer(token).send().await;
+    assert_eq!((answer.status, &answer.json()["error"]), (200, &"internal_error".into()));
+    assert_eq!(answer.json()["error_details"]["reason"], "panicked");
+    written.add("an error answer", format!("{:?} {:?}", answer.headers, answer.body));
+
+    // A delivery that panics counts as a failed try; its result is there.
+    let delivery =
+        call(&format!("{PREFIX}/fine?q={query}&{}", receiver.query(&format!("{path}?key={hook}"))));
+    let delivery = node.submit(delivery).await;
+    let given_up = |line: &serde_json::Value| line["message"].as_str()?.contains("given up").then_some(());
+    node.process().logged("the webhook is given up", given_up).await;
+    assert_eq!(node.results(&delivery).bearer(token).send().await.status, 200);
+
+    // A proxied call that panics takes its own connection with it.
+    let head = format!("GET {path}?q={query} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+    written.add("the answer to a proxied call", raw(node.address(), head.as_bytes()).await);
+
+    let fine = node.submit(node.get("/fine?async=true").bearer(token)).await;
+    assert_eq!(node.results(&fine).bearer(token).send().await.header("ringback-task"), Some(&*fine.id));
+    let (_setup, ended) = node.terminate().await;
+    assert!(ended.status.success());
+    let panics = ended.stderr.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let panics: Vec<_> = panics.filter(|line| line["place"].is_string()).collect();
+    // The attempt, seven tries of the delivery, the proxied call.
+    assert_eq!(panics.len(), 9, "{panics:?}");
+    for panic in panics {
+        assert!(panic["place"].as_str().is_some_and(|place| place.starts_with("src/client/defect.rs:")));
+        assert!(panic["backtrace"].as_str().is_some_and(|trace| trace.contains("ringback::")));
+    }
+    written.add("the log", ended.stderr.join("\n"));
+    written.add("the standard output", ended.stdout.join("\n"));
     let leaks = written.leaks();
     assert!(leaks.is_empty(), "{}", leaks.join("\n"));
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::signatures::hang_up;
 use crate::support::node::{Node, Setup, Task};
 use crate::support::peer::Upstream;
-use crate::support::process::{Ended, run};
+use crate::support::process::{Ended, Process, run};
 use crate::support::receiver::Receiver;
 use crate::support::reply::{Gate, Reply};
 use crate::support::store;
@@ -141,11 +141,55 @@ async fn after_resealing_the_old_key_is_needed_for_nothing() {
 }
 
 #[tokio::test]
-async fn resealing_and_erasing_need_the_node_to_be_stopped() {
+async fn a_resealing_that_is_killed_goes_on_where_it_was() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::ok("a".repeat(2_000_000))]);
+    let node = Node::start(&upstream).await;
+    let mut tasks = Vec::new();
+    for number in 0..30 {
+        tasks.push(finished(&node, &number.to_string()).await);
+    }
+    let (setup, _) = node.terminate().await;
+    let dir = setup.data_dir();
+    done(&setup, &["keys", "rotate", "sealing"]).await;
+    let all = store::sealed_by(&dir, 1);
+
+    let args = ["keys", "reseal", "--data-dir", &dir.display().to_string()].map(String::from);
+    let mut process = Process::start(&args, &[]);
+    while store::sealed_by(&dir, 2) == 0 {
+        assert!(process.is_running(), "it ended with nothing done");
+        tokio::task::yield_now().await;
+    }
+    process.signal("KILL");
+    assert_eq!(process.ended().await.status.code(), None);
+    let (old, new) = (store::sealed_by(&dir, 1), store::sealed_by(&dir, 2));
+    assert!(old > 0 && new > 0 && old + new == all, "killed too late: {old} and {new} of {all}");
+
+    // Half done is a good store, and what is sealed meanwhile is sealed by the new key.
+    let node = setup.start().await;
+    for task in &tasks {
+        assert_eq!(node.finished(task).await.body.len(), 2_000_000);
+    }
+    tasks.push(finished(&node, "in between").await);
+    let (setup, _) = node.terminate().await;
+    let said = done(&setup, &["keys", "reseal"]).await;
+    assert!(!said.contains("Sealed 0 values") && said.contains("key 1 can be removed"), "{said}");
+    assert_eq!(store::sealed_by(&dir, 1), 0);
+    let path = dir.join("ringback.keys");
+    let both = fs::read_to_string(&path).unwrap();
+    fs::write(&path, both.lines().find(|line| line.starts_with("2:")).expect("the new key")).unwrap();
+    let node = setup.start().await;
+    for task in &tasks {
+        assert_eq!(node.finished(task).await.body.len(), 2_000_000);
+    }
+}
+
+#[tokio::test]
+async fn resealing_erasing_and_compacting_need_the_node_to_be_stopped() {
     let upstream = Upstream::start().await;
     let node = Node::start(&upstream).await;
     let dir = node.data_dir().display().to_string();
-    for args in [&["keys", "reseal"][..], &["erase", "--credentials-id", "x"]] {
+    for args in [&["keys", "reseal"][..], &["erase", "--credentials-id", "x"], &["compact"]] {
         let ended = run(&[args, &["--data-dir", &dir]].concat()).await;
         assert_eq!(ended.status.code(), Some(1));
         assert!(ended.stderr.join("\n").contains("another process"), "{:?}", ended.stderr);
@@ -160,6 +204,7 @@ async fn a_command_for_a_store_that_is_not_there_makes_none() {
         &["keys", "show", "webhook"],
         &["keys", "rotate", "webhook"],
         &["erase", "--credentials-id", "x"],
+        &["compact"],
     ] {
         let ended = ringback(&setup, args).await;
         assert_eq!(ended.status.code(), Some(1));

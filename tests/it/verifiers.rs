@@ -1,4 +1,4 @@
-//! The README's functions for receivers, in other languages, on webhooks of a running node.
+//! The README's functions for receivers, on webhooks of a running node.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,16 @@ use crate::support::node::Node;
 use crate::support::peer::Upstream;
 use crate::support::receiver::Receiver;
 
-const README: &str = include_str!("../../crates/webhook-signature/README.md");
+const README: &str = include_str!("../../README.md");
+
+/// The README's function for Rust, compiled as it stands there.
+mod rust {
+    include!("../verifiers/verified.rs.inc");
+
+    pub fn believes(secret: &str, headers: &HeaderMap, body: &[u8]) -> bool {
+        verified(secret, headers, body).is_ok()
+    }
+}
 
 /// Where the verifiers are installed.
 const VARIABLE: &str = "RINGBACK_VERIFIERS";
@@ -130,6 +139,22 @@ fn place(into: &Path, driver: &str, files: &[(String, &str)]) -> PathBuf {
     let driver = into.join(driver);
     std::fs::copy(from, &driver).expect("the driver can be copied");
     driver
+}
+
+#[tokio::test]
+async fn the_readmes_rust_believes_real_webhooks_only() {
+    assert_eq!(examples("rust"), [include_str!("../verifiers/verified.rs.inc")]);
+    for case in cases().await {
+        let mut headers = http::HeaderMap::new();
+        for (name, value) in [
+            ("webhook-id", &case.id),
+            ("webhook-timestamp", &case.timestamp),
+            ("webhook-signature", &case.signature),
+        ] {
+            headers.insert(name, value.parse().expect("a header value"));
+        }
+        assert_eq!(rust::believes(&case.secret, &headers, &case.body), case.believed.0, "{}", case.name);
+    }
 }
 
 #[tokio::test]

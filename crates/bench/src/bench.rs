@@ -15,12 +15,13 @@ use crate::load::{self, Load, Pace, Seen, Target};
 use crate::node::{Node, Setup};
 use crate::noop::Noop;
 use crate::peer::Peers;
-use crate::report::{Report, Section, a_second, float, megabytes, per};
+use crate::report::{Percentiles, Report, Section, a_second, float, megabytes, per};
 use crate::usage::{Machine, Usage};
 
 mod finish;
 mod growth;
 mod queue;
+mod retention;
 
 /// What to measure, and how long.
 pub struct Options {
@@ -31,6 +32,8 @@ pub struct Options {
     pub queued: u64,
     /// Finished tasks kept for growth; 0 leaves the phase out.
     pub finished: u64,
+    /// Calls a second of the retention phase.
+    pub rate: u64,
     /// Seconds to wait for a quiet machine before each load.
     pub quiet: u64,
     /// Phases to run; empty for all.
@@ -139,6 +142,9 @@ impl Bench {
         if self.wants("growth") && self.options.finished > 0 {
             self.growth()?;
         }
+        if self.wants("retention") {
+            self.retention()?;
+        }
         Ok(self.report)
     }
 
@@ -154,6 +160,8 @@ impl Bench {
             concurrency,
             retry: String::new(),
             webhooks: String::new(),
+            retention: String::new(),
+            further: String::new(),
         }
     }
 
@@ -259,11 +267,11 @@ impl Bench {
         self.report.at_most("accepted tasks lost", float(account.lost + account.mixed_up), 0.0);
     }
 
-    fn note_accepts(section: &mut Section, measured: &Measured) {
+    fn note_accepts(section: &mut Section, measured: &Measured) -> Percentiles {
         section.number("accepted/s", measured.accepted_a_second());
         section.number("refused/s", a_second(measured.seen.refused, measured.span()));
         section.note("wrong answers", measured.seen.wrong);
-        section.latencies("accept", measured.seen.latencies.clone());
+        section.latencies("accept", measured.seen.latencies.clone())
     }
 
     /// Bytes and syncs a task of a whole run of the node.

@@ -1,5 +1,6 @@
 //! What happened to each call, by the number it carries in its path and in its webhook URI.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,7 +18,9 @@ pub struct Entry {
     pub announced_at: u64,
     /// The webhook said `Succeeded`.
     pub succeeded: bool,
+    /// Upstream calls, and those answered well.
     pub upstream_calls: u32,
+    pub answered: u32,
     /// Webhook tries that were answered 2xx, and all of them.
     pub delivered: u32,
     pub tries: u32,
@@ -28,19 +31,24 @@ pub struct Entry {
     pub tried_in: Lives,
 }
 
-/// From the first life of a node in which something happened to the last.
+/// The lives of a node in which something happened.
 #[derive(Clone, Copy, Default)]
-pub struct Lives(Option<(u32, u32)>);
+pub struct Lives {
+    count: u32,
+    last: u32,
+}
 
 impl Lives {
     fn note(&mut self, life: u32) {
-        self.0 = Some(self.0.map_or((life, life), |(first, _)| (first, life)));
+        if self.count == 0 || self.last != life {
+            *self = Self { count: self.count + 1, last: life };
+        }
     }
 
-    /// Deaths in between, each of which may have made one try forgotten.
+    /// Deaths that can have hit it, each of which may have made one try forgotten.
     #[must_use]
     pub fn deaths(self) -> u32 {
-        self.0.map_or(0, |(first, last)| last - first)
+        self.count.saturating_sub(1)
     }
 }
 
@@ -53,6 +61,19 @@ pub struct Sums {
     pub announced: u64,
     /// First deliveries of calls whose 202 has not arrived, or never will.
     pub early: u64,
+}
+
+/// The id that a server calls a task by; one that is no UUID stands for itself by its hash.
+#[must_use]
+pub fn task_of(name: &str) -> Uuid {
+    Uuid::try_parse(name).unwrap_or_else(|_| {
+        let half = |salt: u8| {
+            let mut hasher = DefaultHasher::new();
+            (salt, name).hash(&mut hasher);
+            hasher.finish()
+        };
+        Uuid::from_u64_pair(half(0), half(1))
+    })
 }
 
 /// Shared by generator and peers.
@@ -94,12 +115,11 @@ impl Ledger {
 
     pub fn accepted(&self, number: usize, task: Uuid) {
         let mut book = self.lock();
-        book.sums.accepted += 1;
         let entry = &mut book.entries[number];
-        entry.task = Some(task);
-        if entry.delivered > 0 {
-            book.sums.early -= 1;
-        }
+        let before = entry.task.replace(task);
+        let was_early = before.is_none() && entry.delivered > 0;
+        book.sums.accepted += u64::from(before.is_none());
+        book.sums.early -= u64::from(was_early);
     }
 
     /// The node begins another life.
@@ -107,16 +127,16 @@ impl Ledger {
         self.life.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Says how often the upstream was called with it, this time included.
-    pub fn upstream_called(&self, number: usize) -> u32 {
+    /// The upstream is called, for the so-manieth time; `answers` says whether it answers well.
+    pub fn upstream_called(&self, number: usize, answers: impl FnOnce(u32) -> bool) {
         let life = self.life.load(Ordering::Relaxed);
         let mut book = self.lock();
-        let Some(entry) = book.entries.get_mut(number) else { return 0 };
+        let Some(entry) = book.entries.get_mut(number) else { return };
         entry.upstream_calls += 1;
         entry.called_in.note(life);
-        let calls = entry.upstream_calls;
-        book.sums.called += u64::from(calls == 1);
-        calls
+        entry.answered += u32::from(answers(entry.upstream_calls));
+        let is_first = entry.upstream_calls == 1;
+        book.sums.called += u64::from(is_first);
     }
 
     /// A webhook try, answered 2xx if `takes` says so of its number among the tries, which is returned.

@@ -10,10 +10,13 @@
 //! | [`noop`] | a server on the node's HTTP stack that does nothing |
 //! | [`ledger`] | what was accepted, called and announced, by call |
 //! | [`mod@bench`] | the measurements of `ringback-bench`, one a function |
+//! | [`beside`] | other programs that can do the work, and the comparison of `ringback-peers` |
 //! | [`report`] | the table and the JSON |
+//! | [`syncs`] | the order of syncs and answers, from a trace |
 //! | [`crash`] | the kills and the reckoning of `ringback-crash` |
 
 pub mod bench;
+pub mod beside;
 pub mod crash;
 pub mod ledger;
 pub mod load;
@@ -21,5 +24,6 @@ pub mod node;
 pub mod noop;
 pub mod peer;
 pub mod report;
+pub mod syncs;
 pub mod usage;
 pub mod wire;

@@ -17,7 +17,7 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, task_of};
 use crate::wire::{Wire, text_of};
 
 /// As long as tokens of banks are.
@@ -32,7 +32,19 @@ pub struct Target {
     pub server: SocketAddr,
     /// Who is to be rung.
     pub receiver: SocketAddr,
+    dialect: Dialect,
     token: String,
+}
+
+/// How a server is asked to take a task. All say the same: call this, under this token, then ring there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// A call of its upstream with `async=true`.
+    Ringback,
+    /// `POST /tasks` with both addresses in JSON.
+    Queue { upstream: SocketAddr },
+    /// The same for a Restate handler; with an idempotency key, for only then it keeps the result.
+    Restate { upstream: SocketAddr },
 }
 
 #[derive(Clone, Copy)]
@@ -65,20 +77,77 @@ pub struct Seen {
 impl Target {
     #[must_use]
     pub fn new(server: SocketAddr, receiver: SocketAddr) -> Self {
-        Self { server, receiver, token: "t".repeat(TOKEN_BYTES) }
+        Self { server, receiver, dialect: Dialect::Ringback, token: "t".repeat(TOKEN_BYTES) }
     }
 
-    /// Writes call `number`.
+    #[must_use]
+    pub fn speaking(self, dialect: Dialect) -> Self {
+        Self { dialect, ..self }
+    }
+
+    /// Writes call `number` as the server takes it.
+    pub fn write_task(&self, out: &mut Vec<u8>, number: usize) {
+        let (path, key, upstream) = match self.dialect {
+            Dialect::Ringback => return self.write(out, "GET", number, ""),
+            Dialect::Queue { upstream } => ("/tasks", String::new(), upstream),
+            Dialect::Restate { upstream } => {
+                ("/tasks/run/send", format!("Idempotency-Key: {number}\r\n"), upstream)
+            }
+        };
+        let Self { server, receiver, token, .. } = self;
+        let body = format!(
+            "{{\"url\":\"http://{upstream}/bench/items/{number}\",\"webhook\":\"http://{receiver}/hook/{number}\"}}"
+        );
+        out.clear();
+        write!(
+            out,
+            "POST {path} HTTP/1.1\r\nHost: {server}\r\nAuthorization: Bearer {token}\r\n{key}\
+             Accept: application/json\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("memory can be written");
+    }
+
+    /// The call that asks for the result of a task, under the same token.
+    #[must_use]
+    pub fn read_result(&self, task: &str) -> Vec<u8> {
+        let path = match self.dialect {
+            Dialect::Ringback => return read_result(task),
+            Dialect::Queue { .. } => format!("/tasks/{task}"),
+            Dialect::Restate { .. } => format!("/restate/invocation/{task}/output"),
+        };
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.server).into_bytes()
+    }
+
+    /// Writes call `number` of Ringback.
     pub fn write(&self, out: &mut Vec<u8>, method: &str, number: usize, body: &str) {
-        let Self { server, receiver, token } = self;
+        self.write_call(out, "bench", "", method, number, body);
+    }
+
+    /// The same with an `Idempotency-Key`, at the upstream that honours it.
+    pub fn write_keyed(&self, out: &mut Vec<u8>, method: &str, number: usize, body: &str) {
+        let key = format!("Idempotency-Key: call-{number}\r\n");
+        self.write_call(out, "keyed", &key, method, number, body);
+    }
+
+    fn write_call(
+        &self,
+        out: &mut Vec<u8>,
+        prefix: &str,
+        key: &str,
+        method: &str,
+        number: usize,
+        body: &str,
+    ) {
+        let Self { server, receiver, token, .. } = self;
         let hook = format!("http%3A%2F%2F127.0.0.1%3A{}%2Fhook%2F{number}", receiver.port());
         out.clear();
         let length =
             if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
         write!(
             out,
-            "{method} /bench/items/{number}?async=true&webhook_uri={hook} HTTP/1.1\r\nHost: {server}\r\n\
-             Authorization: Bearer {token}\r\nAccept: application/json\r\n{length}\r\n{body}"
+            "{method} /{prefix}/items/{number}?async=true&webhook_uri={hook} HTTP/1.1\r\nHost: {server}\r\n\
+             Authorization: Bearer {token}\r\nAccept: application/json\r\n{key}{length}\r\n{body}"
         )
         .expect("memory can be written");
     }
@@ -186,8 +255,14 @@ impl Shared {
 /// The call that asks for a result, under the same token.
 #[must_use]
 pub fn read_result(task: &str) -> Vec<u8> {
+    read_result_below("bench", task)
+}
+
+/// The same of the upstream with this prefix.
+#[must_use]
+pub fn read_result_below(prefix: &str, task: &str) -> Vec<u8> {
     let token = "t".repeat(TOKEN_BYTES);
-    format!("GET /bench/results/{task} HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {token}\r\n\r\n")
+    format!("GET /{prefix}/results/{task} HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {token}\r\n\r\n")
         .into_bytes()
 }
 
@@ -201,7 +276,7 @@ async fn connection(mut wire: Wire, shared: Rc<Shared>) {
     let mut request = Vec::new();
     while let Some(due) = shared.next_due().await {
         let number = shared.ledger.call();
-        shared.target.write(&mut request, "GET", number, "");
+        shared.target.write_task(&mut request, number);
         let outcome = timeout(PATIENCE, exchange(&mut wire, &request)).await;
         match outcome {
             Ok(Ok((202, Some(task)))) => {
@@ -226,7 +301,7 @@ async fn connection(mut wire: Wire, shared: Rc<Shared>) {
 pub async fn exchange(wire: &mut Wire, request: &[u8]) -> std::io::Result<(u16, Option<Uuid>)> {
     wire.stream.write_all(request).await?;
     let reply = wire.reply().await?;
-    let is_queued = text_of(reply.body, "status") == Some("Queued");
-    let task = text_of(reply.body, "task_id").and_then(|id| Uuid::try_parse(id).ok());
-    Ok((reply.status, task.filter(|_| is_queued)))
+    let is_taken = matches!(text_of(reply.body, "status"), Some("Queued" | "Accepted"));
+    let name = text_of(reply.body, "task_id").or_else(|| text_of(reply.body, "invocationId"));
+    Ok((reply.status, name.filter(|_| is_taken).map(task_of)))
 }

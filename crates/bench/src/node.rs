@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use webhook_signature::{PublicKey, SharedSecret};
+
 use crate::usage::Usage;
 use crate::wire::text_of;
 
@@ -25,6 +27,10 @@ pub struct Setup {
     /// Further lines for `[upstreams.retry]` and `[webhooks]`.
     pub retry: String,
     pub webhooks: String,
+    /// Lines of `[retention]`.
+    pub retention: String,
+    /// Further tables of the configuration.
+    pub further: String,
 }
 
 /// A running node.
@@ -69,16 +75,32 @@ impl Setup {
     }
 
     fn config(&self) -> String {
-        let Self { upstream, concurrency, retry, webhooks, .. } = self;
+        let Self { upstream, concurrency, retry, webhooks, retention, further, .. } = self;
         let data_dir = self.dir.join("data").display().to_string();
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n\
-             max_queued_tasks = 20000000\n\
+             max_queued_tasks = 20000000\nmax_queued_per_credentials = 20000000\nmax_body_bytes = \"1MB\"\n\
              [[upstreams]]\nname = \"bench\"\nprefix = \"/bench\"\nurl = \"http://{upstream}/bench\"\n\
-             concurrency = {concurrency}\n[upstreams.retry]\n{retry}\n\
+             concurrency = {concurrency}\nmax_result_bytes = \"1MB\"\n[upstreams.retry]\n{retry}\n\
              [webhooks]\nallow_loopback = true\nconcurrency = {concurrency}\nper_host_concurrency = {concurrency}\n\
-             {webhooks}\n"
+             {webhooks}\n[retention]\n{retention}\n{further}\n"
         )
+    }
+
+    /// What receivers verify webhooks with: the secret and the public key.
+    ///
+    /// # Errors
+    /// The node has not made them yet, or does not tell.
+    pub fn signers(&self) -> anyhow::Result<(SharedSecret, PublicKey)> {
+        let mut command = Command::new(&self.program);
+        command.args(["keys", "show", "webhook", "--data-dir"]).arg(self.dir.join("data"));
+        let said = String::from_utf8(command.output()?.stdout)?;
+        let word = |start: &str| {
+            let mut words = said.split_whitespace();
+            words.find(|word| word.starts_with(start)).context("the node shows no keys for receivers")
+        };
+        let secret = SharedSecret::parse(word("whsec_")?)?;
+        Ok((secret, PublicKey::parse(word("whpk_")?)?))
     }
 
     /// The end of the log, for a person.
@@ -123,18 +145,7 @@ impl Node {
     /// Commits so far, each of which syncs once.
     #[must_use]
     pub fn commits(&self) -> u64 {
-        let metrics = self.metrics().unwrap_or_default();
-        let line = metrics.lines().find_map(|line| line.strip_prefix("ringback_commit_seconds_count "));
-        line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
-    }
-
-    fn metrics(&self) -> std::io::Result<String> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = TcpStream::connect(self.admin)?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
+        sample(&scrape(self.admin).unwrap_or_default(), "ringback_commit_seconds_count")
     }
 
     /// SIGKILL.
@@ -162,6 +173,26 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What `/metrics` says.
+///
+/// # Errors
+/// The node does not answer.
+pub fn scrape(admin: SocketAddr) -> std::io::Result<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = TcpStream::connect(admin)?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// One count of `/metrics`, by its name and labels as written; 0 where it is not there.
+#[must_use]
+pub fn sample(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The node's program: the one named, or the one beside this program.

@@ -1,21 +1,51 @@
 //! A lean HTTP/1.1 server on a thread of its own: the upstream and the receiver.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::ledger::{Ledger, task_of};
+use crate::wire::{Call, Wire, text_of};
 use anyhow::Context as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
-use uuid::Uuid;
-
-use crate::ledger::Ledger;
-use crate::wire::{Call, Wire, text_of};
+use webhook_signature::{Claim, PublicKey, SharedSecret, TOLERANCE_SECONDS, Verifier};
 
 /// As large as an account statement's first page.
 const ANSWER_BYTES: usize = 2048;
+
+/// Nobody else says this.
+pub const FILLER: &str = "xxxxxxxxxxxxxxxx";
+
+/// Whoever may sign what the receiver gets; once each.
+#[derive(Default)]
+pub struct Signers(OnceLock<[Verifier; 2]>);
+
+impl Signers {
+    /// From now on every webhook must carry both: a `v1` signature with this secret, `v1a` by this key.
+    pub fn set(&self, secret: SharedSecret, key: PublicKey) {
+        // A node has one pair; a second call says the same.
+        let _ = self.0.set([Verifier::new().with_secret(secret), Verifier::new().with_key(key)]);
+    }
+
+    /// `None`: nobody asked.
+    fn know(&self, call: &Call<'_>) -> Option<bool> {
+        let verifiers = self.0.get()?;
+        let (Some(id), Some(timestamp), Some(signatures)) =
+            (call.webhook_id, call.webhook_timestamp, call.webhook_signature)
+        else {
+            return Some(false);
+        };
+        let claim = Claim { id, timestamp, signatures };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let now = i64::try_from(now).unwrap_or(0);
+        let is_good =
+            |verifier: &Verifier| verifier.verify(&claim, call.body, now, TOLERANCE_SECONDS).is_ok();
+        Some(verifiers.iter().all(is_good))
+    }
+}
 
 /// After so many tries of one task its peers behave: every task can end well.
 const TROUBLE_MAX: u32 = 3;
@@ -28,6 +58,10 @@ pub struct Manners {
     trouble: AtomicU64,
     /// When the upstream was first called since [`Manners::watch`], in microseconds of the ledger.
     first_call: AtomicU64,
+    pub signers: Signers,
+    /// Webhooks whose signatures were good, and whose were not. Neither is counted without signers.
+    pub genuine: AtomicU64,
+    pub forged: AtomicU64,
 }
 
 impl Manners {
@@ -168,19 +202,27 @@ impl Server {
         let mut verdict = self.trouble();
         match self.role {
             Role::Upstream => {
-                let calls = self.ledger.upstream_called(number);
-                // 503 would allow another call of an unsafe one; here none may come.
-                if calls > TROUBLE_MAX || call.is_post && matches!(verdict, Verdict::Unavailable) {
-                    verdict = Verdict::Well;
-                }
+                self.ledger.upstream_called(number, |calls| {
+                    // 503 would allow another call of an unsafe one; here none may come.
+                    if calls > TROUBLE_MAX || call.is_post && matches!(verdict, Verdict::Unavailable) {
+                        verdict = Verdict::Well;
+                    }
+                    matches!(verdict, Verdict::Well)
+                });
                 let first = &self.manners.first_call;
                 if first.load(Ordering::Relaxed) == 0 {
                     first.store(self.ledger.now(), Ordering::Relaxed);
                 }
             }
             Role::Receiver => {
-                let task = text_of(call.body, "task_id").and_then(|id| Uuid::try_parse(id).ok());
-                let task = task.filter(|_| text_of(call.body, "task_id") == call.webhook_id);
+                match self.manners.signers.know(call) {
+                    Some(true) => self.manners.genuine.fetch_add(1, Ordering::Relaxed),
+                    Some(false) => self.manners.forged.fetch_add(1, Ordering::Relaxed),
+                    None => 0,
+                };
+                let task = text_of(call.body, "task_id")
+                    .filter(|_| text_of(call.body, "task_id") == call.webhook_id);
+                let task = task.map(task_of);
                 let succeeded = text_of(call.body, "status") == Some("Succeeded");
                 let tries = self.ledger.announced(number, task, succeeded, |tries| {
                     tries > TROUBLE_MAX || matches!(verdict, Verdict::Well)

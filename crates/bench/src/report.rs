@@ -42,13 +42,8 @@ impl Section {
     }
 
     /// Percentiles of microseconds, in milliseconds.
-    pub fn latencies(&mut self, name: &str, mut micros: Vec<u32>) -> Percentiles {
-        micros.sort_unstable();
-        let at = |of_a_thousand: usize| {
-            let index = (micros.len() * of_a_thousand / 1000).min(micros.len().saturating_sub(1));
-            micros.get(index).map_or(0.0, |&micros| f64::from(micros) / 1000.0)
-        };
-        let found = Percentiles { p50: at(500), p99: at(990), p999: at(999) };
+    pub fn latencies(&mut self, name: &str, micros: Vec<u32>) -> Percentiles {
+        let found = percentiles(micros);
         self.number(&format!("{name} p50 ms"), found.p50);
         self.number(&format!("{name} p99 ms"), found.p99);
         self.number(&format!("{name} p99.9 ms"), found.p999);
@@ -62,6 +57,17 @@ pub struct Percentiles {
     pub p50: f64,
     pub p99: f64,
     pub p999: f64,
+}
+
+/// Percentiles of microseconds; 0 of none.
+#[must_use]
+pub fn percentiles(mut micros: Vec<u32>) -> Percentiles {
+    micros.sort_unstable();
+    let at = |of_a_thousand: usize| {
+        let index = (micros.len() * of_a_thousand / 1000).min(micros.len().saturating_sub(1));
+        micros.get(index).map_or(0.0, |&micros| f64::from(micros) / 1000.0)
+    };
+    Percentiles { p50: at(500), p99: at(990), p999: at(999) }
 }
 
 impl Report {

@@ -37,11 +37,55 @@ fn number_after(text: &str, name: &str) -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// User and system time: fields 14 and 15, counted behind the name, which may hold spaces.
+/// From the third on: those behind the name, which may hold spaces.
+fn fields_of(stat: &str) -> impl Iterator<Item = &str> {
+    stat.rsplit(')').next().unwrap_or_default().split_whitespace()
+}
+
+/// User and system time: fields 14 and 15.
 fn cpu_of(stat: &str) -> Duration {
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u32 = fields.skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+    let ticks: u32 = fields_of(stat).skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
     Duration::from_secs(1) * ticks / TICKS
+}
+
+/// These processes and all their descendants, parents first.
+#[must_use]
+pub fn families(roots: &[u32]) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parents: Vec<(u32, u32)> = processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            Some((pid, fields_of(&stat).nth(1)?.parse().ok()?))
+        })
+        .collect();
+    let mut family = roots.to_vec();
+    let mut seen = 0;
+    while let Some(&parent) = family.get(seen) {
+        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| pid));
+        seen += 1;
+    }
+    family
+}
+
+/// CPU time of a family, of its members that have ended too.
+#[must_use]
+pub fn family_cpu(roots: &[u32]) -> Duration {
+    let ticks = |pid: &u32| -> u32 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        fields_of(&stat).skip(11).take(4).filter_map(|field| field.parse::<u32>().ok()).sum()
+    };
+    Duration::from_secs(1) * families(roots).iter().map(ticks).sum::<u32>() / TICKS
+}
+
+/// Bytes of memory of a family; what several of them share counts once.
+#[must_use]
+pub fn family_memory(roots: &[u32]) -> u64 {
+    let memory = |pid: &u32| {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        number_after(&rollup, "Pss:") * 1024
+    };
+    families(roots).iter().map(memory).sum()
 }
 
 /// The whole machine, at one moment.

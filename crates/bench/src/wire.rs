@@ -23,6 +23,8 @@ pub struct Call<'a> {
     pub number: Option<usize>,
     pub is_post: bool,
     pub webhook_id: Option<&'a str>,
+    pub webhook_timestamp: Option<&'a str>,
+    pub webhook_signature: Option<&'a str>,
     pub body: &'a [u8],
 }
 
@@ -59,11 +61,15 @@ impl Wire {
         let path = path.split_once('?').map_or(path, |(path, _)| path);
         let is_post = request.method == Some("POST");
         let webhook_id = field(request.headers, "webhook-id");
+        let webhook_timestamp = field(request.headers, "webhook-timestamp");
+        let webhook_signature = field(request.headers, "webhook-signature");
         self.taken = head + body;
         Ok(Some(Call {
             number: path.rsplit('/').next().and_then(|number| number.parse().ok()),
             is_post,
             webhook_id,
+            webhook_timestamp,
+            webhook_signature,
             body: &self.buffer[head..self.taken],
         }))
     }

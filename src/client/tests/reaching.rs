@@ -43,12 +43,15 @@ async fn a_resolver_that_never_answers_holds_a_bounded_number_of_look_ups() {
     let client = Client::build(TlsRoots::system(), LIMIT, None, names);
     let nowhere = Origin::new(false, "never.test", 80);
     // Each caller gives up, its look-up does not.
-    for _ in 0..40 {
-        let patience = Patience::of(Duration::from_millis(1));
-        let answer = client.send_within(&nowhere, get("/"), Reuse::Pooled, &patience).await;
-        assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Timeout));
+    for (zones, expected) in [(1, 8), (15, 15 * 8), (40, 128)] {
+        for number in 0..zones * 10 {
+            let never = Origin::new(false, &format!("{number}.never{}.test", number % zones), 80);
+            let patience = Patience::of(Duration::from_millis(1));
+            let answer = client.send_within(&never, get("/"), Reuse::Pooled, &patience).await;
+            assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Timeout));
+        }
+        assert_eq!(started.load(Ordering::Relaxed), expected);
     }
-    assert_eq!(started.load(Ordering::Relaxed), 32);
     opened.add_permits(1);
     let answer = client.send(&nowhere, get("/"), Reuse::Pooled).await;
     assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Resolve));
@@ -130,7 +133,7 @@ async fn a_guarded_client_refuses_a_name_with_one_denied_address_among_good_ones
 #[tokio::test]
 async fn a_guarded_client_judges_literals_too() {
     let server = Server::start().await;
-    let client = Client::guarded(Arc::new(rules(|_| ())), TlsRoots::system(), LIMIT);
+    let client = Client::guarded(Arc::new(rules(|_| ())), Names::system(), TlsRoots::system(), LIMIT);
     let origin = Origin::new(true, "127.0.0.1", server.address().port());
     let answer = client.send(&origin, get("/"), Reuse::Pooled).await;
     assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Denied("port")));

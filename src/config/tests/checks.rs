@@ -228,6 +228,22 @@ fn a_task_that_is_forgotten_before_its_result_is_refused() {
 }
 
 #[test]
+fn a_store_that_one_task_could_fill_is_refused() {
+    code("[retention]\nmax_bytes = \"1023KB\"\n[server]\nmax_body_bytes = 1\n", "max_bytes_too_small");
+    let sizes = |body, result, store| {
+        format!(
+            "max_result_bytes = \"{result}\"\n[server]\nmax_body_bytes = \"{body}\"\n[retention]\nmax_bytes = \"{store}\"\n"
+        )
+    };
+    code(&sizes("10MB", "3MB", "9MB"), "max_bytes_below");
+    code(&sizes("3MB", "10MB", "9MB"), "max_bytes_below");
+    accepted(&sizes("10MB", "10MB", "10MB"));
+    accepted("[retention]\nmax_bytes = 0\nresults_at_least = \"99d\"\n");
+    code("[retention]\nmax_bytes = \"-1\"\n", "bad_value");
+    code("[retention]\nmax_bytes = \"much\"\n", "bad_value");
+}
+
+#[test]
 fn a_header_that_http_cannot_carry_is_refused() {
     for (lines, expected) in [
         ("set = { \"X Y\" = \"a\" }", "header_name_invalid"),

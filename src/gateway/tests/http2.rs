@@ -11,17 +11,17 @@ use tokio::net::TcpStream;
 use super::support::{Node, Raw, mirror, node, node_with, soon, upstream};
 use crate::client::{Body, BoxError};
 
-async fn connect(node: &Node) -> (SendRequest<Body>, tokio::task::JoinHandle<hyper::Result<()>>) {
+pub(super) async fn connect(node: &Node) -> (SendRequest<Body>, tokio::task::JoinHandle<hyper::Result<()>>) {
     let stream = TcpStream::connect(node.address).await.unwrap();
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     (sender, tokio::spawn(connection))
 }
 
-fn request(target: &str, body: Body) -> Request<Body> {
+pub(super) fn request(target: &str, body: Body) -> Request<Body> {
     Request::builder().uri(format!("http://called.example{target}")).body(body).unwrap()
 }
 
-fn empty() -> Body {
+pub(super) fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use toml::Table;
 
+use crate::client::Names;
 use crate::config::Config;
 use crate::gateway::listener;
 use crate::service::assemble;
@@ -64,6 +65,17 @@ pub async fn node(upstream: SocketAddr) -> Node {
 
 /// With changes to the sections `server` and `upstreams`.
 pub async fn node_with(upstream: SocketAddr, server: &str, upstreams: &str) -> Node {
+    node_resolving(upstream, server, upstreams, "", Names::system()).await
+}
+
+/// With a section `webhooks` too, whose names are looked up as the test says.
+pub async fn node_resolving(
+    upstream: SocketAddr,
+    server: &str,
+    upstreams: &str,
+    webhooks: &str,
+    receivers: Names,
+) -> Node {
     let data_dir = tempfile::tempdir().unwrap();
     let mut server = laid_over(SERVER, server);
     server.insert("data_dir".into(), data_dir.path().to_str().unwrap().into());
@@ -72,8 +84,9 @@ pub async fn node_with(upstream: SocketAddr, server: &str, upstreams: &str) -> N
     let mut config = Table::new();
     config.insert("server".into(), server.into());
     config.insert("upstreams".into(), vec![toml::Value::from(upstreams)].into());
+    config.insert("webhooks".into(), webhooks.parse::<Table>().unwrap().into());
     let config = Config::from_toml(&config.to_string()).unwrap();
-    let gateway = assemble::Node::open(&config).unwrap().gateway;
+    let gateway = assemble::Node::open(&config, receivers).unwrap().gateway;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();

@@ -75,14 +75,46 @@ pub(super) enum Operation {
     },
 }
 
+impl Operation {
+    /// Whether it is the end of a task, short of a lost lease.
+    pub fn finishes(&self) -> bool {
+        match self {
+            Self::SettleAttempt { end, .. } => matches!(**end, AttemptEnd::Final { .. }),
+            Self::Cancel { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whoever waits for it.
+    pub fn into_reply(self) -> Reply<Settled> {
+        match self {
+            Self::Started { reply, .. }
+            | Self::SettleAttempt { reply, .. }
+            | Self::SettleDelivery { reply, .. }
+            | Self::ReleaseTask { reply, .. }
+            | Self::ReleaseDelivery { reply, .. }
+            | Self::StageChunk { reply, .. }
+            | Self::Cancel { reply, .. } => reply,
+        }
+    }
+}
+
 pub(super) struct Accept {
     pub task: Box<NewTask>,
     pub reply: Reply<Accepted>,
 }
 
+/// What a retention transaction is to remove.
+pub(super) enum Removal {
+    /// What is older than this.
+    Aged(Cutoffs),
+    /// These tasks, until no more than `goal` bytes are in use.
+    Oldest { tasks: Vec<Seq>, goal: u64 },
+}
+
 /// One retention transaction.
 pub(super) struct Purge {
-    pub before: Cutoffs,
+    pub removal: Removal,
     pub rows: u64,
     pub reply: Reply<Purged>,
 }

@@ -4,6 +4,8 @@
 //! alone can also change beside a running node: it reads their row when told to and never writes it.
 //! Re-sealing and erasing go in small transactions; interrupted, they go on where they were.
 
+mod compact;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -18,6 +20,8 @@ use crate::clock::Timestamp;
 use crate::id::TaskId;
 use crate::seal::{self, Column, KeyRing, Place, Sealed};
 use crate::signing::{Generation, SigningError, SigningKeys};
+
+pub use compact::Compacted;
 
 /// Values or tasks in one transaction.
 const BATCH: u32 = 200;

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::Store;
+use super::{Store, space};
 use crate::clock::Timestamp;
 use crate::id::{Seq, TaskId};
 use crate::seal::Sealed;
@@ -134,6 +134,19 @@ impl Store {
             .await
     }
 
+    /// Whether an idempotency key with this hash was accepted.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn knows_key(&self, key_hash: [u8; 32]) -> Result<bool, StoreError> {
+        self.shared
+            .readers
+            .read(move |connection| {
+                connection.prepare_cached("SELECT 1 FROM idempotency WHERE key_hash = ?1")?.exists([key_hash])
+            })
+            .await
+    }
+
     /// Queue depth and age. Counts the backlog, so ask at the pace of a metrics scrape.
     ///
     /// # Errors
@@ -143,17 +156,17 @@ impl Store {
             .readers
             .read(|connection| {
                 let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u32>(0));
-                let oldest: Option<i64> = connection
-                    .query_row(
-                        "SELECT accepted_at FROM task WHERE seq = (SELECT min(seq) FROM state)",
-                        [],
-                        |row| row.get(0),
-                    )
-                    .optional()?;
+                let instant = |sql: &str| -> rusqlite::Result<Option<Timestamp>> {
+                    connection.query_row(sql, [], |row| row.get(0).map(Timestamp)).optional()
+                };
+                let accepted = "SELECT accepted_at FROM task WHERE seq = (SELECT min(seq) FROM state)";
+                let finished = "SELECT finished_at FROM result WHERE seq = (SELECT min(seq) FROM result)";
                 Ok(StoreNumbers {
                     unfinished: count("SELECT count(*) FROM state")?.into(),
                     deliveries_owed: count("SELECT count(*) FROM delivery")?.into(),
-                    oldest_accepted_at: oldest.map(Timestamp),
+                    oldest_accepted_at: instant(accepted)?,
+                    oldest_finished_at: instant(finished)?,
+                    bytes: space::bytes(connection)?,
                 })
             })
             .await

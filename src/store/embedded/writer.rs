@@ -6,14 +6,12 @@
 //! What it promises: nobody hears `Ok` before the commit; after a failed commit nothing was written and
 //! everybody hears so; at most one retention transaction runs between two commits of the batch.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
-use tokio_util::sync::CancellationToken;
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::apply::{self, Effect};
 use super::backlog::{Backlog, Leased, Owner};
@@ -21,6 +19,9 @@ use super::claim;
 use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
 use super::open::{Busy, NEVER, OpenOptions, Recovered};
 use super::retention;
+use super::room::{Room, is_about_one_row};
+use super::seen::Seen;
+use super::space::Space;
 use crate::admission::{Sample, Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
 use crate::id::Seq;
@@ -38,16 +39,6 @@ const FAILING_PAUSE: Duration = Duration::from_millis(500);
 
 const SLEEP_MAX: Duration = Duration::from_mins(1);
 
-/// Runs the writer on this thread. One that panics must not leave the node alive and deaf: whoever waits
-/// is answered, and `failed` is cancelled for whoever can end the process.
-pub(super) fn watch(inbox: &Inbox, failed: &CancellationToken, run: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(run)).is_err() {
-        tracing::error!("the store's writer panicked; nothing can be written any more");
-        inbox.abandon();
-        failed.cancel();
-    }
-}
-
 pub(super) struct Writer {
     connection: Connection,
     inbox: Arc<Inbox>,
@@ -59,11 +50,14 @@ pub(super) struct Writer {
     backlog: Backlog,
     leased: Leased,
     full: Arc<AtomicBool>,
+    space: Arc<Space>,
     max_queued_tasks: u64,
     claiming: bool,
     clock: Clock,
     busy: Busy,
     commit_seconds: Histogram,
+    seen: Seen,
+    room: Room,
     /// The last commit failed; claims wait until then. Said once, not with every caller.
     failing_until: Option<Timestamp>,
 }
@@ -122,7 +116,7 @@ impl Writer {
         full: Arc<AtomicBool>,
         options: &OpenOptions,
     ) -> Self {
-        let now = options.clock.steady();
+        let now = recovered.clock.steady();
         let lanes = lanes
             .into_iter()
             .zip(&recovered.upstream_ids)
@@ -139,11 +133,14 @@ impl Writer {
             backlog: std::mem::take(&mut recovered.backlog),
             leased: Leased::default(),
             full,
+            space: Arc::clone(&recovered.space),
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
-            clock: options.clock,
+            clock: recovered.clock,
             busy: Arc::clone(&options.busy),
             commit_seconds: options.commit_seconds.clone(),
+            seen: Seen::new(),
+            room: Room::default(),
             failing_until: None,
         }
     }
@@ -204,6 +201,7 @@ impl Writer {
     fn take(&mut self, waiting: &mut Waiting, now: Timestamp) -> (Batch, bool) {
         let count = waiting.operations.len().min(BATCH_MAX);
         let operations: Vec<_> = waiting.operations.drain(..count).collect();
+        let finished = operations.iter().filter(|operation| operation.finishes()).count();
         let mut batch = Batch { operations, accepts: Vec::new(), purge: waiting.purge.take() };
         let mut held_back = false;
         // Holding calls back waits for settles; where none can be written, a refusal now is the answer.
@@ -217,10 +215,12 @@ impl Writer {
             }
             let situation = Situation {
                 upstream_is_bottleneck: lane.share.upstream_is_bottleneck(),
-                idle: in_flight == 0,
-                room: lane.lane.ready.room(),
+                in_flight: in_flight as usize,
+                ready: lane.lane.ready.len(),
+                capacity: lane.lane.ready.capacity(),
+                at_once: lane.share.at_once(),
                 backlog: lane.due <= now,
-                settles: batch.operations.len(),
+                finished,
             };
             let allowed = if may_hold_back { accepts_allowed(situation) } else { usize::MAX };
             let free = BATCH_MAX.saturating_sub(batch.operations.len() + batch.accepts.len()).max(1);
@@ -240,15 +240,25 @@ impl Writer {
     }
 
     fn refuse_above_the_limit(&self, accepts: &mut Vec<Candidate>) {
+        if self.space.is_full() {
+            for refused in accepts.drain(..) {
+                self.refuse(refused, StoreError::NoRoom);
+            }
+        }
         let mut room_of_each = self.backlog.room();
         for refused in accepts.extract_if(.., |candidate| !room_of_each.take(candidate.owner)) {
-            let _ = refused.accept.reply.send(Err(StoreError::FullForCredentials));
+            self.refuse(refused, StoreError::FullForCredentials);
         }
         let room = self.max_queued_tasks.saturating_sub(self.unfinished);
         let keep = usize::try_from(room).unwrap_or(usize::MAX).min(accepts.len());
         for refused in accepts.drain(keep..) {
-            let _ = refused.accept.reply.send(Err(StoreError::Full));
+            self.refuse(refused, StoreError::Full);
         }
+    }
+
+    /// A call that is there already, by its idempotency key, needs no room.
+    fn refuse(&self, Candidate { accept, .. }: Candidate, full: StoreError) {
+        let _ = accept.reply.send(apply::known_or(full, &self.connection, &accept.task));
     }
 
     fn can_claim(&self, now: Timestamp) -> bool {
@@ -265,9 +275,12 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: Batch) {
-        match self.transact(&batch.operations, &batch.accepts) {
+        let now = self.clock.steady();
+        let room = self.room.make(&self.connection, now);
+        match room.and_then(|()| self.transact(&batch.operations, &batch.accepts)) {
             Ok(applied) => self.answer(batch, applied),
             Err(error) => {
+                self.room.failed(&error, now);
                 self.say_failing(&error);
                 let single = batch.operations.len() + batch.accepts.len() <= 1;
                 if single || !is_about_one_row(&error) {
@@ -337,6 +350,8 @@ impl Writer {
             (applied.claimed_deliveries, applied.delivery_due) =
                 claim::deliveries(&tx, now, self.deliveries.room())?;
         }
+        self.seen.note(&tx, now)?;
+        self.space.look(&tx)?;
         tx.commit()?;
         self.commit_seconds.observe(started.elapsed().as_secs_f64());
         Ok(applied)
@@ -369,7 +384,7 @@ impl Writer {
                 self.leased.remove(*seq);
             }
             // Whoever asked may have gone; what was written stays true.
-            let _ = reply_of(operation).send(Ok(settled));
+            let _ = operation.into_reply().send(Ok(settled));
         }
         let mut ready = applied.claimed;
         for (Candidate { mut accept, owner }, (accepted, lease)) in
@@ -405,18 +420,10 @@ impl Writer {
     }
 
     fn purge(&mut self, purge: Purge) {
-        let done = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .and_then(|tx| {
-                let purged = retention::purge(&tx, &purge)?;
-                tx.commit()?;
-                Ok(purged)
-            })
-            .map_err(|error| {
-                tracing::error!(error = %error, "retention could not remove anything");
-                StoreError::Unavailable
-            });
+        let done = retention::transact(&mut self.connection, &purge, &self.space).map_err(|error| {
+            tracing::error!(error = %error, "retention could not remove anything");
+            StoreError::Unavailable
+        });
         let _ = purge.reply.send(done);
     }
 
@@ -454,66 +461,18 @@ fn note(applied: &mut Applied, lanes: &[WriterLane], effect: &Effect) {
     applied.finished.extend(effect.finished);
 }
 
-/// A full disk fails every row alike; anything else may be the fault of a single one.
-fn is_about_one_row(error: &rusqlite::Error) -> bool {
-    !matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::ReadOnly
-                | ErrorCode::DatabaseBusy
-                | ErrorCode::CannotOpen
-                | ErrorCode::DatabaseCorrupt
-                | ErrorCode::NotADatabase
-        )
-    )
-}
-
 fn refuse(batch: Batch) {
     for operation in batch.operations {
-        let _ = reply_of(operation).send(Err(StoreError::Unavailable));
+        let _ = operation.into_reply().send(Err(StoreError::Unavailable));
     }
     for Candidate { accept, .. } in batch.accepts {
         let _ = accept.reply.send(Err(StoreError::Unavailable));
     }
 }
 
-fn reply_of(operation: Operation) -> super::inbox::Reply<Settled> {
-    match operation {
-        Operation::Started { reply, .. }
-        | Operation::SettleAttempt { reply, .. }
-        | Operation::SettleDelivery { reply, .. }
-        | Operation::ReleaseTask { reply, .. }
-        | Operation::ReleaseDelivery { reply, .. }
-        | Operation::StageChunk { reply, .. }
-        | Operation::Cancel { reply, .. } => reply,
-    }
-}
+mod watch;
+
+pub(super) use watch::watch;
 
 #[cfg(test)]
 pub(crate) mod by_hand;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Cutoffs;
-    use tokio::sync::oneshot;
-
-    #[test]
-    fn everybody_hears_of_a_writer_that_panicked() {
-        let (inbox, failed) = (Inbox::new(1), CancellationToken::new());
-        let purge = || {
-            let (reply, answer) = oneshot::channel();
-            let never = Timestamp(0);
-            let before = Cutoffs { results: never, tasks: never, keys: never };
-            (Purge { before, rows: 1, reply }, answer)
-        };
-        let (waiting, mut answer) = purge();
-        inbox.set_purge(waiting).unwrap();
-        watch(&inbox, &failed, || panic!("as if by a defect"));
-        assert!(matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
-        assert!(matches!(inbox.set_purge(purge().0), Err(StoreError::Unavailable)));
-        assert!(failed.is_cancelled());
-    }
-}

@@ -132,7 +132,7 @@ async fn what_is_owed_of_an_erased_result_is_announced_and_then_removed() {
     opened.cancel(id.seq()).await;
     assert!(matches!(opened.find(id).await, Some(Found::Expired)));
     let keep = before(Timestamp(0), Timestamp(0));
-    assert_eq!(opened.store.purge(keep, 500).await.unwrap(), Purged::default());
+    assert_eq!(opened.store.purge(keep, 500).await.unwrap().rows, 0);
     let announced = opened.store.announcement(id.seq()).await.unwrap().unwrap();
     assert_eq!(announced.failure.as_deref(), Some("upstream_error"));
     let record = opened.record(1, Outcome::Success);

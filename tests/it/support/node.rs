@@ -171,6 +171,10 @@ impl Node {
         self.gateway
     }
 
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     pub fn admin(&self, path: &str) -> Call {
         Call::new(self.admin, Method::GET, path)
     }

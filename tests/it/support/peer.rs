@@ -144,6 +144,10 @@ impl Peer {
         self.state.seen.borrow().body_bytes
     }
 
+    pub fn in_flight(&self) -> usize {
+        self.state.seen.borrow().in_flight
+    }
+
     /// The most calls that were ever in flight together.
     pub fn peak(&self) -> usize {
         self.state.seen.borrow().peak

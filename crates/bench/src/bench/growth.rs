@@ -1,20 +1,19 @@
 //! Speed with many finished tasks kept, beside the same node's speed with none.
 
 use std::path::Path;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::process::Command;
+use std::time::Instant;
 
-use rusqlite::{Connection, params};
+use anyhow::{Context as _, ensure};
+use rusqlite::{Connection, OpenFlags};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::{Bench, CONCURRENCY};
-use crate::load::Pace;
-use crate::report::{Section, a_second, megabytes};
-
-/// Rows of one preloading transaction.
-const BATCH: u64 = 100_000;
-
-/// Milliseconds between two preloaded tasks, and the age of the first: all within retention.
-const SPACING: i64 = 5;
-const AGE: i64 = 24 * 60 * 60 * 1000;
+use crate::load::{self, Pace};
+use crate::node::{Node, Setup};
+use crate::report::{Section, a_second, float, megabytes};
+use crate::wire::Wire;
 
 impl Bench {
     pub(super) fn growth(&mut self) -> anyhow::Result<()> {
@@ -23,57 +22,66 @@ impl Bench {
         let node = setup.start()?;
         let empty = self.life(&node, "growth: none finished", 256, Pace::Closed)?;
         node.stop()?;
+        let finished = self.options.finished;
         let mut section = Section::new("growth: preload");
+        let before = std::fs::metadata(setup.database())?.len();
         let began = Instant::now();
-        preload(&setup.database(), self.options.finished)?;
-        section.note("finished tasks", self.options.finished);
-        section.number("rows/s", a_second(self.options.finished, began.elapsed()));
-        section.number("store MB", megabytes(std::fs::metadata(setup.database())?.len()));
-        self.report.add(section);
+        let sample = self.preload(&setup)?;
+        let added = std::fs::metadata(setup.database())?.len().saturating_sub(before);
+        section.note("finished tasks", finished);
+        section.number("tasks/s", a_second(finished, began.elapsed()));
+        section.number("store MB", megabytes(added));
+        section.number("bytes a task", float(added) / float(finished));
+        let began = Instant::now();
         let node = setup.start()?;
+        section.number("start s", began.elapsed().as_secs_f64());
+        let opened = open_results(&node, &sample)?;
+        section.note("of them opened", format!("{opened} of {}", sample.len()));
+        self.report.add(section);
+        self.report.at_least(
+            "growth: preloaded results that open",
+            float(opened),
+            float(sample.len() as u64),
+        );
         let grown = self.life(&node, "growth: many finished", 256, Pace::Closed)?;
         node.stop()?;
         let ratio = grown.completed_a_second() / empty.completed_a_second().max(1.0);
-        self.report.at_least(&format!("growth: speed with {} finished", self.options.finished), ratio, 0.8);
+        self.report.at_least(&format!("growth: speed with {finished} finished"), ratio, 0.8);
         Ok(())
     }
-}
 
-/// Writes finished tasks as the node does, with small results that nobody will open.
-fn preload(database: &Path, count: u64) -> anyhow::Result<()> {
-    let connection = Connection::open(database)?;
-    connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -200000")?;
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
-    let (start, count) = (now - AGE, i64::try_from(count)?);
-    let batch = i64::try_from(BATCH)?;
-    let mut from = 0;
-    while from < count {
-        let to = count.min(from + batch);
-        connection.execute_batch("BEGIN")?;
-        for sql in STATEMENTS {
-            let sql = format!(
-                "WITH RECURSIVE n(i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2) {sql}"
-            );
-            let mut statement = connection.prepare(&sql)?;
-            statement.execute(params![from, to, start, SPACING])?;
-        }
-        connection.execute_batch("COMMIT")?;
-        from = to;
+    /// Fills the data directory of the stopped node with tasks of the same caller; returns the names of a few.
+    fn preload(&self, setup: &Setup) -> anyhow::Result<Vec<String>> {
+        let program = self.options.ringback.with_file_name("ringback-preload");
+        let output = Command::new(&program)
+            .args(["--upstream", "bench", "--finished", &self.options.finished.to_string()])
+            .args(["--credentials-id", &caller(&setup.database())?, "--data-dir"])
+            .arg(setup.database().parent().context("the database is in no directory")?)
+            .stderr(std::process::Stdio::inherit())
+            .output()
+            .with_context(|| format!("{} cannot be run", program.display()))?;
+        ensure!(output.status.success(), "preloading failed");
+        Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
     }
-    connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
-    Ok(())
 }
 
-const STATEMENTS: [&str; 4] = [
-    "INSERT INTO task (seq, task_id, upstream, credentials_id, method, path, query, webhook_uri, accepted_at)
-     SELECT (?3 + i * ?4) << 14, randomblob(16), 1, 'preloadedpreloadedpreloadedpreloadedpreload', 'GET',
-            '/bench/items/1', NULL, randomblob(80), ?3 + i * ?4 FROM n",
-    "INSERT INTO result (seq, succeeded, finished_at, attempts, upstream_status, headers, body, chunks, length,
-                         failure, reason, effect_unknown, error)
-     SELECT (?3 + i * ?4) << 14, 1, ?3 + i * ?4 + 10, 1, 200, randomblob(80), randomblob(200), 1, 168,
-            NULL, NULL, 0, NULL FROM n",
-    "INSERT INTO attempt (seq, kind, number, ended_at, took_ms, outcome, status)
-     SELECT (?3 + i * ?4) << 14, 0, 1, ?3 + i * ?4 + 10, 1, 'success', 200 FROM n",
-    "INSERT INTO attempt (seq, kind, number, ended_at, took_ms, outcome, status)
-     SELECT (?3 + i * ?4) << 14, 1, 1, ?3 + i * ?4 + 10, 1, 'success', 204 FROM n",
-];
+/// Whose tasks are in the store.
+fn caller(database: &Path) -> anyhow::Result<String> {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    Ok(connection.query_row("SELECT credentials_id FROM task LIMIT 1", [], |row| row.get(0))?)
+}
+
+/// How many of these results the node opens.
+fn open_results(node: &Node, tasks: &[String]) -> anyhow::Result<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut wire = Wire::new(TcpStream::connect(node.gateway).await?);
+        let mut opened = 0;
+        for task in tasks {
+            wire.stream.write_all(&load::read_result(task)).await?;
+            let reply = wire.reply().await?;
+            opened += u64::from(reply.status == 200 && reply.body.starts_with(b"{\"results\":"));
+        }
+        Ok(opened)
+    })
+}

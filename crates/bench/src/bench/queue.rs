@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
+
 use super::{Bench, Measured};
 use crate::load::Pace;
 use crate::node::Node;
@@ -26,7 +28,9 @@ impl Bench {
             self.report.at_least(&format!("accept × no-op, {connections} connections"), ratio, gate);
         }
         while self.ledger.sums().accepted < self.options.queued {
+            let before = self.ledger.sums().accepted;
             self.load_node(&node, 256, Pace::Closed)?;
+            ensure!(self.ledger.sums().accepted > before, "the node takes no more calls");
         }
         let mut section = Section::new("queue");
         let queued = self.ledger.owed();

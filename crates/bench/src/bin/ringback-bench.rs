@@ -26,10 +26,13 @@ struct Args {
     /// Finished tasks kept for the growth phase.
     #[arg(long, default_value_t = 1_000_000)]
     finished: u64,
+    /// Calls a second of the retention phase.
+    #[arg(long, default_value_t = 1_000)]
+    rate: u64,
     /// Seconds to wait for a quiet machine before each load, at most.
     #[arg(long, default_value_t = 0)]
     quiet: u64,
-    /// Phases to run: accept, life, slow, idle, growth. All by default.
+    /// Phases to run: accept, life, slow, idle, growth, retention. All by default.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Directory for the data of nodes.
@@ -58,6 +61,7 @@ fn main() -> anyhow::Result<ExitCode> {
         seconds: args.seconds,
         queued: args.queued,
         finished: args.finished,
+        rate: args.rate,
         quiet: args.quiet,
         only: args.only,
         dir: args.dir,
