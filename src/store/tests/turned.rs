@@ -51,8 +51,8 @@ async fn a_task_is_kept_when_the_node_dies_between_the_commit_and_the_answer() {
     let mut client = Box::pin(opened.store.accept(task));
     assert!(poll!(&mut client).is_pending());
     let taken = writer.take().unwrap();
-    writer.commit_and_die(taken);
-    drop(client);
+    let unheard = writer.commit_and_die(taken);
+    drop((client, unheard));
     drop(opened);
     let tasks: u32 = disk.look.query_row("SELECT count(*) FROM task", [], |row| row.get(0)).unwrap();
     assert_eq!(tasks, 1);

@@ -73,6 +73,9 @@ pub(crate) struct Turned(Writer);
 /// Work the writer has taken and not yet written.
 pub(crate) struct Taken(Batch);
 
+/// A retention transaction to come.
+pub(crate) struct Purging(Purge);
+
 impl Turned {
     /// The next work, if there is any now.
     pub fn take(&mut self) -> Option<Taken> {
@@ -100,18 +103,22 @@ impl Turned {
         self.0.look(&mut inbox.lock())
     }
 
-    /// Writes, answers and hands off.
-    pub fn commit(&mut self, Taken(mut batch): Taken) {
+    /// Writes, answers and hands off. What retention is asked for comes after it.
+    pub fn commit(&mut self, Taken(mut batch): Taken) -> Option<Purging> {
         let purge = batch.purge.take();
         self.0.commit(batch);
-        if let Some(purge) = purge {
-            self.0.purge(purge);
-        }
+        purge.map(Purging)
     }
 
-    /// Writes, and dies before anybody hears of it.
-    pub fn commit_and_die(mut self, Taken(batch): Taken) {
-        let _ = self.0.transact(&batch.operations, &batch.accepts);
+    pub fn purge(&mut self, Purging(purge): Purging) {
+        self.0.purge(purge);
+    }
+
+    /// Writes, and dies before anybody hears of it. Whoever waits goes on waiting while what this
+    /// returns is held.
+    pub fn commit_and_die(mut self, taken: Taken) -> Taken {
+        let _ = self.0.transact(&taken.0.operations, &taken.0.accepts);
+        taken
     }
 
     /// As a disk that is full, or no longer is.

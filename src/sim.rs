@@ -1,0 +1,93 @@
+//! The simulation: whole worlds in which the node's own worker and store live through what a plan has in
+//! store for them, on one thread, by one seed, in simulated time.
+//!
+//! **Real** is the node from the submit's edge to the socket's: every decision function, the dispatchers,
+//! attempts, settles, deliveries, permits, cancellation, waiting, drain, `Store` with its inbox, the
+//! writer's batches, claims, hand-off and back-pressure, every SQL statement, and recovery. **Simulated**
+//! are the clocks, upstreams and receivers, the callers, the disk (a database in memory that keeps what
+//! was committed), the threads (tasks of one runtime whose clock moves when all wait), and chance.
+//! **Not simulated** are HTTP, TLS and sockets, the gateway, file locks and keys, the kernel's view of an
+//! fsync, and threads that truly run at once; `tests/it` and the crash suite are for those.
+//!
+//! After every commit the store is looked at from outside ([`audit`]), and every call and webhook is
+//! judged as it leaves ([`outside`]). A broken promise prints its seed, the line that replays it, and the
+//! plan shrunk; a plan worth keeping becomes a named test.
+
+mod audit;
+mod chance;
+mod life;
+mod node;
+mod outside;
+mod people;
+mod plan;
+mod shrink;
+mod world;
+
+use node::End;
+use plan::Plan;
+use world::Shared;
+
+/// What CI lives through.
+const LIVES: usize = 20_000;
+
+/// Lives the plan to its end. The promise that was broken, if one was.
+fn run(plan: &Plan) -> Option<String> {
+    let shared = Shared::new(plan);
+    let mut skew = 0;
+    loop {
+        match node::live(&shared, skew) {
+            End::Crashed(by) => skew = by,
+            End::Drained => skew = 0,
+            End::Quiet => return None,
+            End::Broken => return shared.lock().broken.take(),
+        }
+    }
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// `RINGBACK_SIM_SEED` begins elsewhere, `RINGBACK_SIM_LIVES` goes on longer.
+#[test]
+fn whatever_happens_every_promise_is_kept() {
+    let began = std::time::Instant::now();
+    let lives = from_environment("RINGBACK_SIM_LIVES").map_or(LIVES, |lives| usize::try_from(lives).unwrap());
+    let (mut lived, mut seed) = (0, from_environment("RINGBACK_SIM_SEED").unwrap_or(1));
+    while lived < lives {
+        let plan = Plan::from_seed(seed);
+        if let Some(broken) = run(&plan) {
+            let small = shrink::shrink(&plan, |plan| run(plan).is_some());
+            let again = run(&small).unwrap_or_default();
+            panic!(
+                "after {lived} lives, seed {seed}: {broken}\n\
+                 replay: RINGBACK_SIM_SEED={seed} RINGBACK_SIM_LIVES=1 cargo test --lib sim::\n\
+                 shrunk: {again}\n{small:#?}"
+            );
+        }
+        lived += plan.calls.len();
+        seed += 1;
+    }
+    println!("{lived} lives in {:?}", began.elapsed());
+}
+
+#[test]
+fn a_seed_is_lived_the_same_way_twice() {
+    for seed in 1..30 {
+        let plan = Plan::from_seed(seed);
+        let lived = || {
+            let shared = Shared::new(&plan);
+            let ends: Vec<_> = std::iter::successors(Some(node::live(&shared, 0)), |end| match end {
+                End::Crashed(skew) => Some(node::live(&shared, *skew)),
+                End::Drained => Some(node::live(&shared, 0)),
+                End::Quiet | End::Broken => None,
+            })
+            .collect();
+            let world = shared.lock();
+            let lives: Vec<_> =
+                world.lives.iter().map(|life| (life.ended.clone(), life.heard.clone())).collect();
+            (ends, lives, chance::age())
+        };
+        assert_eq!(lived(), lived(), "seed {seed}");
+    }
+}
