@@ -11,10 +11,11 @@
 //!
 //! After every commit the store is looked at from outside ([`audit`]), and every call and webhook is
 //! judged as it leaves ([`outside`]). A broken promise prints its seed, the line that replays it, and the
-//! plan shrunk; a plan worth keeping becomes a named test.
+//! plan shrunk; a plan worth keeping becomes a test in [`kept`].
 
 mod audit;
 mod chance;
+mod kept;
 mod life;
 mod node;
 mod outside;
@@ -23,12 +24,15 @@ mod plan;
 mod shrink;
 mod world;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
 use node::End;
 use plan::Plan;
 use world::Shared;
 
 /// What CI lives through.
-const LIVES: usize = 20_000;
+const LIVES: u64 = 20_000;
 
 /// Lives the plan to its end. The promise that was broken, if one was.
 fn run(plan: &Plan) -> Option<String> {
@@ -51,24 +55,36 @@ fn from_environment(name: &str) -> Option<u64> {
 /// `RINGBACK_SIM_SEED` begins elsewhere, `RINGBACK_SIM_LIVES` goes on longer.
 #[test]
 fn whatever_happens_every_promise_is_kept() {
-    let began = std::time::Instant::now();
-    let lives = from_environment("RINGBACK_SIM_LIVES").map_or(LIVES, |lives| usize::try_from(lives).unwrap());
-    let (mut lived, mut seed) = (0, from_environment("RINGBACK_SIM_SEED").unwrap_or(1));
-    while lived < lives {
-        let plan = Plan::from_seed(seed);
-        if let Some(broken) = run(&plan) {
-            let small = shrink::shrink(&plan, |plan| run(plan).is_some());
-            let again = run(&small).unwrap_or_default();
-            panic!(
-                "after {lived} lives, seed {seed}: {broken}\n\
-                 replay: RINGBACK_SIM_SEED={seed} RINGBACK_SIM_LIVES=1 cargo test --lib sim::\n\
-                 shrunk: {again}\n{small:#?}"
-            );
+    let lives = from_environment("RINGBACK_SIM_LIVES").unwrap_or(LIVES);
+    let next = AtomicU64::new(from_environment("RINGBACK_SIM_SEED").unwrap_or(1));
+    let (lived, over, began) = (AtomicU64::new(0), AtomicBool::new(false), Instant::now());
+    let live_on = || {
+        while lived.load(Ordering::Relaxed) < lives && !over.load(Ordering::Relaxed) {
+            let plan = Plan::from_seed(next.fetch_add(1, Ordering::Relaxed));
+            if let Some(broken) = run(&plan) {
+                over.store(true, Ordering::Relaxed);
+                return Some((plan, format!("after {} lives: {broken}", lived.load(Ordering::Relaxed))));
+            }
+            lived.fetch_add(plan.calls.len() as u64, Ordering::Relaxed);
         }
-        lived += plan.calls.len();
-        seed += 1;
+        None
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let broken: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(live_on)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().expect("the world itself is sound")).collect()
+    });
+    if let Some((plan, broken)) = broken.into_iter().next() {
+        let small = shrink::shrink(&plan, |plan| run(plan).is_some());
+        let again = run(&small).unwrap_or_default();
+        let seed = plan.seed;
+        panic!(
+            "{broken}\n\
+             replay: RINGBACK_SIM_SEED={seed} RINGBACK_SIM_LIVES=1 cargo test --lib sim::\n\
+             shrunk: {again}\n{small:#?}"
+        );
     }
-    println!("{lived} lives in {:?}", began.elapsed());
+    println!("{} lives in {:?}", lived.into_inner(), began.elapsed());
 }
 
 #[test]

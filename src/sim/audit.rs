@@ -1,12 +1,12 @@
 //! What the store holds, looked at from outside after every commit, and held against the world.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::chance;
 use super::life::{Delivery, Final, Kept, Life, Told, Waiting};
 use super::plan::{Does, House};
 use super::world::World;
-use crate::id::Seq;
+use crate::id::TaskId;
 
 const ROW: &str = "
     SELECT state.attempts, state.started, state.lease, state.due_at, state.deadline,
@@ -19,7 +19,7 @@ const ROW: &str = "
     LEFT JOIN result ON result.seq = task.seq
     LEFT JOIN delivery ON delivery.seq = task.seq
     LEFT JOIN request ON request.seq = task.seq
-    WHERE task.seq = ?1";
+    WHERE task.seq = ?1 AND task.task_id = ?2";
 
 /// A task as it lies in the store, and what is wrong with that whatever it was before.
 struct Found {
@@ -29,10 +29,10 @@ struct Found {
     wrong: Option<&'static str>,
 }
 
-fn read(connection: &Connection, seq: Seq) -> rusqlite::Result<Option<Found>> {
+fn read(connection: &Connection, id: TaskId) -> rusqlite::Result<Option<Found>> {
     connection
         .prepare_cached(ROW)?
-        .query_row([seq.0], |row| {
+        .query_row(params![id.seq().0, id.as_bytes()], |row| {
             let attempts: Option<u32> = row.get(0)?;
             let succeeded: Option<bool> = row.get(5)?;
             let tries: Option<u32> = row.get(11)?;
@@ -93,11 +93,10 @@ impl World {
 
     pub(super) fn audit_these(&mut self, chosen: impl Fn(&Life) -> bool) {
         for index in 0..self.lives.len() {
-            let Some(seq) = self.lives[index].id.map(|id| id.seq()).filter(|_| chosen(&self.lives[index]))
-            else {
+            let Some(id) = self.lives[index].id.filter(|_| chosen(&self.lives[index])) else {
                 continue;
             };
-            let found = read(&self.disk.look, seq).expect("a database in memory");
+            let found = read(&self.disk.look, id).expect("a database in memory");
             let life = &self.lives[index];
             let wrong = match &found {
                 Some(found) => {
@@ -214,7 +213,7 @@ fn ended(life: &Life, was: Option<&Waiting>, now: &Final, house: &House) -> Opti
         (Some("internal_error"), _) => true,
         (Some("deadline_exceeded"), _) => was.is_none_or(|was| chance::steady() < was.deadline),
         (Some("outcome_unknown"), Some("interrupted")) => {
-            life.repeatable(house) || life.tried_in_vain + life.taken == 0
+            life.repeatable(house) || was.is_none_or(|was| was.started <= was.attempts)
         }
         (Some("outcome_unknown"), _) => {
             life.repeatable(house) || !matches!(last, Some(Does::Times | Does::Breaks | Does::BreaksOff(_)))

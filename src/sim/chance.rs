@@ -45,7 +45,7 @@ pub(super) fn begin(skew: i64) {
 
 /// The node is gone; its runtime is about to be.
 pub(super) fn end() {
-    HANDS.set(Hands { began: true_now(), instant: None, ..HANDS.get() });
+    HANDS.set(Hands { began: true_now(), instant: None, steady_from: steady(), ..HANDS.get() });
 }
 
 /// Milliseconds that no clock of the node can change.

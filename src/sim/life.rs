@@ -84,6 +84,34 @@ pub(super) struct Delivery {
     pub due_at: i64,
 }
 
+impl Kept {
+    /// The lease that is held on it, as stored; 0 for nobody's.
+    pub(super) fn lease(&self) -> i64 {
+        match self {
+            Self::Waiting(waiting) => waiting.lease,
+            Self::Final(end) => end.delivery.as_ref().map_or(0, |delivery| delivery.lease),
+            Self::Nothing | Self::Expired => 0,
+        }
+    }
+
+    /// The same with whatever lease.
+    fn with_lease(mut self, lease: i64) -> Self {
+        match &mut self {
+            Self::Waiting(waiting) => waiting.lease = lease,
+            Self::Final(Final { delivery: Some(delivery), .. }) => delivery.lease = lease,
+            Self::Final(_) | Self::Nothing | Self::Expired => {}
+        }
+        self
+    }
+
+    /// Whether only a claim of what nobody held, if anything, has changed it.
+    pub(super) fn is_untouched(&self, before: &Self) -> bool {
+        let claimed = before.lease() == 0;
+        let lease = if claimed { self.lease() } else { before.lease() };
+        *self == before.clone().with_lease(lease)
+    }
+}
+
 impl Life {
     pub(super) fn of(call: &Call) -> Self {
         Self {

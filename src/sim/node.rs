@@ -18,6 +18,8 @@ use super::world::{Shared, World, ring, sleep};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::guard::{Rules, tests::config};
+use crate::id::Seq;
+use crate::lease::LeaseToken;
 use crate::outcome::{RetryPolicy, TransientStatuses};
 use crate::pace::Pace;
 use crate::store::by_hand::{Reads, Turned};
@@ -140,20 +142,15 @@ async fn history(shared: &Shared, front: &Front, worker: &Worker<Shared>) -> End
 }
 
 async fn drain(shared: &Shared, worker: &Worker<Shared>) -> End {
+    // What a full disk could not take back, the next start does.
+    let full = shared.lock().full_until > chance::true_now();
     if timeout(DRAIN_TIMEOUT, worker.drain()).await.is_err() {
         return End::Crashed(0);
     }
     let mut world = shared.lock();
     world.audit_all();
-    let held = |kept: &Kept| match kept {
-        Kept::Waiting(waiting) => waiting.lease != 0,
-        Kept::Final(end) => end.delivery.as_ref().is_some_and(|delivery| delivery.lease != 0),
-        Kept::Nothing | Kept::Expired => false,
-    };
-    // What a full disk could not take back, the next start does.
-    let full = world.full_until > chance::true_now() - 1_000;
     let (calling, ringing) = (world.calling, world.ringing);
-    if !full && (calling + ringing > 0 || world.lives.iter().any(|life| held(&life.kept))) {
+    if !full && (calling + ringing > 0 || world.lives.iter().any(|life| life.kept.lease() != 0)) {
         world
             .breaks(format!("drained with {calling} calls and {ringing} webhooks in flight, or leases held"));
     }
@@ -179,8 +176,12 @@ async fn write(shared: Shared, mut writer: Turned) {
             shared.dead.notify_one();
             return std::future::pending().await;
         }
+        let stale = shared.lock().stale(&taken.leases());
         let purging = writer.commit(taken);
-        shared.audited(World::audit);
+        shared.audited(|world| {
+            world.audit();
+            world.untouched(&stale);
+        });
         if let Some(purging) = purging {
             writer.purge(purging);
             shared.audited(World::audit_all);
@@ -195,7 +196,7 @@ async fn read(shared: Shared, mut reads: Reads) {
     while let Some(read) = reads.next().await {
         number += 1;
         shared.lag(2, number, 1).await;
-        reads.answer(read);
+        read(&shared.lock().disk.look);
     }
 }
 
@@ -216,6 +217,29 @@ impl Shared {
 impl World {
     fn is_quiet(&self) -> bool {
         self.waiting == 0 && self.lives.iter().all(|life| !life.is_open())
+    }
+
+    /// Lives that operations to come are about, all of them under leases that are held no more.
+    fn stale(&self, leases: &[(Seq, Option<LeaseToken>)]) -> Vec<(usize, Kept)> {
+        let index = |seq: Seq| self.by_seq.get(&seq).copied();
+        let lost = |index: usize, lease: Option<LeaseToken>| {
+            lease.is_some_and(|lease| lease.as_i64() != self.lives[index].kept.lease())
+        };
+        let touched = leases.iter().filter_map(|(seq, _)| index(*seq));
+        let all_lost =
+            |at: &usize| leases.iter().all(|(seq, lease)| index(*seq) != Some(*at) || lost(*at, *lease));
+        touched.filter(all_lost).map(|index| (index, self.lives[index].kept.clone())).collect()
+    }
+
+    /// They have changed nothing.
+    fn untouched(&mut self, stale: &[(usize, Kept)]) {
+        for (index, before) in stale {
+            let life = &self.lives[*index];
+            if !life.kept.is_untouched(before) {
+                let (number, now) = (life.call.number, life.kept.clone());
+                self.breaks(format!("call {number} was changed under a lost lease: {before:?}, {now:?}"));
+            }
+        }
     }
 
     /// What the crash has taken with it.

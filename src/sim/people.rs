@@ -64,7 +64,7 @@ impl Front {
 
     /// Makes the call of `index` and waits for its 202.
     pub(super) async fn call(self, index: usize) {
-        let id = self.store.ids().next(self.clock.wall(), 0);
+        let id = self.store.ids().next(self.clock.wall(), u64::try_from(index).expect("few"));
         let (call, deadline) = {
             let mut world = self.shared.lock();
             world.by_seq.insert(id.seq(), index);

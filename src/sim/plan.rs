@@ -119,7 +119,7 @@ impl Plan {
         let mut dice = Dice::of(seed, 1);
         let house = house(&mut dice);
         let span = dice.of_these(&[50, 500, 5_000, 60_000]);
-        let count = dice.between(4, 40);
+        let count = dice.between(8, 64);
         let mut calls: Vec<_> = (0..count).map(|number| call(number, span, &mut dice)).collect();
         calls.sort_by_key(|call| call.at);
         let events = dice.below(8);

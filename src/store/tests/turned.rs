@@ -74,13 +74,13 @@ async fn a_reader_sees_what_is_written_and_nothing_before() {
     let mut reader = Box::pin(opened.find(id));
     assert!(poll!(&mut reader).is_pending());
     let read = reads.take().unwrap();
-    reads.answer(read);
+    read(&disk.look);
     assert!(reader.await.is_none());
     writer.commit(taken);
     client.await.unwrap();
     let mut reader = Box::pin(opened.find(id));
     assert!(poll!(&mut reader).is_pending());
     let read = reads.next().await.unwrap();
-    reads.answer(read);
+    read(&disk.look);
     assert!(matches!(reader.await, Some(Found::Waiting(_))));
 }
