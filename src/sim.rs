@@ -55,11 +55,11 @@ fn from_environment(name: &str) -> Option<u64> {
 /// `RINGBACK_SIM_SEED` begins elsewhere, `RINGBACK_SIM_LIVES` goes on longer.
 #[test]
 fn whatever_happens_every_promise_is_kept() {
-    let lives = from_environment("RINGBACK_SIM_LIVES").unwrap_or(LIVES);
+    let enough = from_environment("RINGBACK_SIM_LIVES").unwrap_or(LIVES);
     let next = AtomicU64::new(from_environment("RINGBACK_SIM_SEED").unwrap_or(1));
     let (lived, over, began) = (AtomicU64::new(0), AtomicBool::new(false), Instant::now());
-    let live_on = || {
-        while lived.load(Ordering::Relaxed) < lives && !over.load(Ordering::Relaxed) {
+    let through_seeds = || {
+        while lived.load(Ordering::Relaxed) < enough && !over.load(Ordering::Relaxed) {
             let plan = Plan::from_seed(next.fetch_add(1, Ordering::Relaxed));
             if let Some(broken) = run(&plan) {
                 over.store(true, Ordering::Relaxed);
@@ -71,7 +71,7 @@ fn whatever_happens_every_promise_is_kept() {
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let broken: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(live_on)).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(through_seeds)).collect();
         threads.into_iter().filter_map(|thread| thread.join().expect("the world itself is sound")).collect()
     });
     if let Some((plan, broken)) = broken.into_iter().next() {

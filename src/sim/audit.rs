@@ -108,7 +108,7 @@ impl World {
                 let was = life.kept.clone();
                 let is = found.as_ref().map(|found| found.kept.clone());
                 let number = life.call.number;
-                self.breaks(format!("call {number} {wrong}: was {was:?}, is {is:?}"));
+                self.breaks(&format!("call {number} {wrong}: was {was:?}, is {is:?}"));
             }
             self.lives[index].kept = found.map_or(Kept::Nothing, |found| found.kept);
         }

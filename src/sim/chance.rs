@@ -1,7 +1,7 @@
 //! The world's clocks and dice: one a thread, set by whoever runs a world there.
 //!
 //! True time is the runtime's paused clock, carried on from one life of the node to the next. The wall
-//! clock is true time moved by a skew that a plan may change at any instant. The dice are SplitMix64, so
+//! clock is true time moved by a skew that a plan may change at any instant. The dice are `SplitMix64`, so
 //! that a seed means the same whatever the libraries become.
 
 use std::cell::Cell;
@@ -88,7 +88,7 @@ pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).expect("no world is that old")
 }
 
-/// SplitMix64.
+/// `SplitMix64`.
 #[derive(Clone)]
 pub(super) struct Dice(pub u64);
 

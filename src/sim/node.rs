@@ -136,7 +136,7 @@ async fn history(shared: &Shared, front: &Front, worker: &Worker<Shared>) -> End
             open.map(|life| (life.call.number, life.kept.clone())).collect()
         };
         let waiting = shared.lock().waiting;
-        shared.broken(format!("nothing moves any more, with {waiting} waiting for {open:?}"));
+        shared.broken(&format!("nothing moves any more, with {waiting} waiting for {open:?}"));
     }
     End::Quiet
 }
@@ -151,8 +151,9 @@ async fn drain(shared: &Shared, worker: &Worker<Shared>) -> End {
     world.audit_all();
     let (calling, ringing) = (world.calling, world.ringing);
     if !full && (calling + ringing > 0 || world.lives.iter().any(|life| life.kept.lease() != 0)) {
-        world
-            .breaks(format!("drained with {calling} calls and {ringing} webhooks in flight, or leases held"));
+        world.breaks(&format!(
+            "drained with {calling} calls and {ringing} webhooks in flight, or leases held"
+        ));
     }
     End::Drained
 }
@@ -237,7 +238,7 @@ impl World {
             let life = &self.lives[*index];
             if !life.kept.is_untouched(before) {
                 let (number, now) = (life.call.number, life.kept.clone());
-                self.breaks(format!("call {number} was changed under a lost lease: {before:?}, {now:?}"));
+                self.breaks(&format!("call {number} was changed under a lost lease: {before:?}, {now:?}"));
             }
         }
     }

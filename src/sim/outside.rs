@@ -85,7 +85,7 @@ impl Outside for Shared {
                 SHORT_BODY
             };
             if body.is_ok_and(|body| body.len() != expected) {
-                self.broken(format!("call {number} left with another body"));
+                self.broken(&format!("call {number} left with another body"));
             }
         }
         sleep(fate.after).await;
@@ -178,7 +178,7 @@ impl World {
         }
         if let Some(wrong) = wrong {
             let kept = life.kept.clone();
-            self.breaks(format!("call {number} {wrong}: {kept:?}"));
+            self.breaks(&format!("call {number} {wrong}: {kept:?}"));
         }
         fate
     }
@@ -199,7 +199,7 @@ impl World {
         if let Some(wrong) = wrong {
             let said = String::from_utf8_lossy(&message.body).into_owned();
             let kept = life.kept.clone();
-            self.breaks(format!("the webhook of call {number}: {wrong}: {kept:?}, {said}"));
+            self.breaks(&format!("the webhook of call {number}: {wrong}: {kept:?}, {said}"));
         }
         (number, receipt)
     }
@@ -208,9 +208,10 @@ impl World {
 /// What is wrong with an attempt that begins now.
 fn may_be_called(life: &Life, house: &House) -> Option<String> {
     let done = |what: &Does| match what {
-        Does::Answers(status) | Does::Asks(status, _) | Does::Long(status) => !does_nothing(*status),
-        // The status came first, and its length says nothing about what was done.
-        Does::TooLarge(status) => !does_nothing(*status),
+        // Of an answer that is too long the status came first.
+        Does::Answers(status) | Does::Asks(status, _) | Does::Long(status) | Does::TooLarge(status) => {
+            !does_nothing(*status)
+        }
         Does::Unreachable => false,
         Does::Times | Does::Breaks | Does::BreaksOff(_) | Does::Panics => true,
     };

@@ -74,7 +74,7 @@ impl Front {
             (life.call.clone(), deadline)
         };
         let watched = call.watched;
-        let accepted = self.store.accept(self.task(id, call, deadline)).await;
+        let accepted = self.store.accept(self.task(id, &call, deadline)).await;
         let told = match accepted {
             Ok(Accepted::New) => Told::Accepted,
             Ok(Accepted::Before(id)) => Told::Before(id),
@@ -94,12 +94,12 @@ impl Front {
         if let Told::Before(id) = told
             && !world.lives.iter().any(|life| life.id == Some(id) && !matches!(life.told, Told::Refused))
         {
-            world.breaks(format!("call {index} repeats a call that was never made"));
+            world.breaks(&format!("call {index} repeats a call that was never made"));
         }
         world.audit_these(|life| life.id == Some(id));
     }
 
-    fn task(&self, id: TaskId, call: Call, deadline: u64) -> NewTask {
+    fn task(&self, id: TaskId, call: &Call, deadline: u64) -> NewTask {
         let key = ring().task_key(id);
         let method = if call.post { Method::POST } else { Method::GET };
         let path = format!("/{}", call.number);
@@ -164,7 +164,7 @@ impl Front {
         if matches!(self.find(id).await, Some(Some(Found::Waiting(_)))) {
             while !waiter.next().await.is_final() {}
             if matches!(self.find(id).await, Some(Some(Found::Waiting(_)))) {
-                self.shared.broken(format!("{id} was told to be final before a reader could see it"));
+                self.shared.broken(&format!("{id} was told to be final before a reader could see it"));
             }
         }
         self.shared.lock().waiting -= 1;
@@ -196,7 +196,7 @@ impl Front {
         };
         life.cancelled |= cancelled_now;
         if !as_told {
-            world.breaks(format!(
+            world.breaks(&format!(
                 "call {number} was cancelled, which was answered with {cancelled:?}: {was:?}"
             ));
         }

@@ -70,7 +70,7 @@ impl Shared {
     }
 
     /// Notes a broken promise; the world ends.
-    pub(super) fn broken(&self, what: String) {
+    pub(super) fn broken(&self, what: &str) {
         self.lock().breaks(what);
         self.dead.notify_one();
     }
@@ -84,7 +84,7 @@ impl Shared {
 }
 
 impl World {
-    pub(super) fn breaks(&mut self, what: String) {
+    pub(super) fn breaks(&mut self, what: &str) {
         self.broken.get_or_insert_with(|| format!("{what} ({} ms after the world began)", chance::age()));
     }
 

@@ -3,15 +3,16 @@
 //!
 //! A list that tells them apart shrinks, and is kept below as a named test.
 
-use std::collections::BTreeMap;
-
 use futures_util::poll;
 use proptest::prelude::*;
-use rusqlite::Connection;
 
-use super::model::{Delivery, End, Model, Ms, QUEUED_EACH, QUEUED_MAX, Result, Says, State, Task};
+use super::model::{End, Model, Ms, QUEUED_EACH, QUEUED_MAX, Says};
 use super::*;
 use crate::store::by_hand::{Disk, Reads, Turned};
+
+mod rows;
+
+use rows::rows;
 
 const NOON: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -66,7 +67,7 @@ struct Both {
     options: OpenOptions,
     opened: Opened,
     writer: Turned,
-    _reads: Reads,
+    reads: Reads,
     model: Model,
     tasks: Vec<Seq>,
     held: Vec<Held>,
@@ -93,7 +94,7 @@ impl Both {
         let (opened, writer, reads) = open(&disk, &ring, &options);
         let model = Model::default();
         let (tasks, held, owed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { disk, ring, options, opened, writer, _reads: reads, model, tasks, held, owed }
+        Self { disk, ring, options, opened, writer, reads, model, tasks, held, owed }
     }
 
     fn now(&self) -> Ms {
@@ -191,7 +192,7 @@ impl Both {
             let model = lease.expect("just taken");
             self.owed.push(Held { seq: held.seq, real: *real, model, count: 0, staged: 0 });
         }
-        Some((said(settled), model))
+        Some((said(&settled), model))
     }
 
     /// What both say to this; `None` where there is nothing to do it to.
@@ -204,7 +205,7 @@ impl Both {
                 let held = pick(&self.held, nth)?.clone();
                 let number = held.count + 1;
                 let real = self.ask(store.started(held.seq, held.real, number, NOON)).await;
-                (said(real), self.model.started(held.seq, held.model, number))
+                (said(&real), self.model.started(held.seq, held.model, number))
             }
             Op::Stage(nth) => {
                 let index = nth % self.held.len().max(1);
@@ -213,38 +214,38 @@ impl Both {
                 let held = held.clone();
                 let chunk = Sealed::from_stored(vec![0; 9]);
                 let real = self.ask(store.stage_result_chunk(held.seq, held.real, held.staged, chunk)).await;
-                (said(real), self.model.stage(held.seq, held.model, held.staged))
+                (said(&real), self.model.stage(held.seq, held.model, held.staged))
             }
             Op::Retry(nth, wait) => {
                 let held = pick(&self.held, nth)?.clone();
                 let record = self.opened.record(held.count + 1, Outcome::Transient);
                 let end = Arc::new(AttemptEnd::Retry { due_at: Timestamp(now + wait) });
                 let real = self.ask(store.settle_attempt(held.seq, held.real, Some(record), end)).await;
-                (said(real), self.model.rest(held.seq, held.model, now + wait, true))
+                (said(&real), self.model.rest(held.seq, held.model, now + wait, true))
             }
             Op::Release(nth, wait) => {
                 // What was attempted is never given back as if it was not.
                 let held = pick(&self.held, nth).filter(|held| held.staged == 0)?.clone();
                 let real = self.ask(store.release_task(held.seq, held.real, Timestamp(now + wait))).await;
-                (said(real), self.model.rest(held.seq, held.model, now + wait, false))
+                (said(&real), self.model.rest(held.seq, held.model, now + wait, false))
             }
             Op::Delivered(nth) => {
                 let held = pick(&self.owed, nth)?.clone();
                 let record = self.opened.record(held.count + 1, Outcome::Success);
                 let real = store.settle_delivery(held.seq, held.real, record, DeliveryEnd::Delivered);
-                (said(self.ask(real).await), self.model.delivered(held.seq, held.model, None))
+                (said(&self.ask(real).await), self.model.delivered(held.seq, held.model, None))
             }
             Op::Undelivered(nth, wait) => {
                 let held = pick(&self.owed, nth)?.clone();
                 let record = self.opened.record(held.count + 1, Outcome::Transient);
                 let end = DeliveryEnd::Retry { due_at: Timestamp(now + wait) };
                 let real = self.ask(store.settle_delivery(held.seq, held.real, record, end)).await;
-                (said(real), self.model.delivered(held.seq, held.model, Some(now + wait)))
+                (said(&real), self.model.delivered(held.seq, held.model, Some(now + wait)))
             }
             Op::ReleaseDelivery(nth, wait) => {
                 let held = pick(&self.owed, nth)?.clone();
                 let real = self.ask(store.release_delivery(held.seq, held.real, Timestamp(now + wait))).await;
-                (said(real), self.model.release_delivery(held.seq, held.model, now + wait))
+                (said(&real), self.model.release_delivery(held.seq, held.model, now + wait))
             }
             Op::Cancel(nth) => {
                 let seq = *pick(&self.tasks, nth)?;
@@ -272,7 +273,7 @@ impl Both {
                 (Says::Done(false), Says::Done(false))
             }
             Op::Crash => {
-                (self.opened, self.writer, self._reads) = open(&self.disk, &self.ring, &self.options);
+                (self.opened, self.writer, self.reads) = open(&self.disk, &self.ring, &self.options);
                 self.model.reopen();
                 (Says::Done(false), Says::Done(false))
             }
@@ -322,67 +323,12 @@ fn pick<T>(list: &[T], nth: usize) -> Option<&T> {
     list.get(nth % list.len().max(1))
 }
 
-fn said(settled: std::result::Result<Settled, StoreError>) -> Says {
+fn said(settled: &std::result::Result<Settled, StoreError>) -> Says {
     match settled {
         Ok(Settled::Done(lease)) => Says::Done(lease.is_some()),
         Ok(Settled::Lost) => Says::Lost,
         Err(_) => Says::Unavailable,
     }
-}
-
-/// Everything that is stored, as the model would have it.
-fn rows(connection: &Connection) -> BTreeMap<Seq, Task> {
-    let mut select = connection
-        .prepare_cached(
-            "SELECT task.seq, task.webhook_uri IS NOT NULL,
-                    state.attempts, state.started, state.due_at, state.deadline, state.lease <> 0,
-                    result.failure, result.attempts, result.finished_at, result.chunks, result.erased,
-                    delivery.tries, delivery.due_at, delivery.lease <> 0,
-                    (SELECT count(*) FROM attempt WHERE attempt.seq = task.seq AND kind = 0),
-                    (SELECT count(*) FROM attempt WHERE attempt.seq = task.seq AND kind = 1),
-                    (SELECT group_concat(idx) FROM chunk WHERE chunk.seq = task.seq AND kind = 1),
-                    (request.seq IS NOT NULL) = (state.seq IS NOT NULL)
-             FROM task LEFT JOIN state USING (seq) LEFT JOIN result USING (seq)
-                  LEFT JOIN delivery USING (seq) LEFT JOIN request USING (seq)",
-        )
-        .unwrap();
-    let lease = |held: bool| held.then_some(1);
-    let rows = select.query_map([], |row| {
-        let state = match row.get(2)? {
-            Some(attempts) => Some(State {
-                attempts,
-                started: row.get(3)?,
-                due_at: row.get(4)?,
-                deadline: row.get(5)?,
-                lease: lease(row.get(6)?),
-            }),
-            None => None,
-        };
-        let result = match row.get(8)? {
-            Some(attempts) => Some(Result {
-                failure: row.get(7)?,
-                attempts,
-                finished_at: row.get(9)?,
-                chunks: row.get(10)?,
-                erased: row.get(11)?,
-            }),
-            None => None,
-        };
-        let delivery = match row.get(12)? {
-            Some(tries) => Some(Delivery { tries, due_at: row.get(13)?, lease: lease(row.get(14)?) }),
-            None => None,
-        };
-        let chunks: Option<String> = row.get(17)?;
-        let chunks =
-            chunks.iter().flat_map(|list| list.split(',')).map(|index| index.parse().unwrap()).collect();
-        assert!(row.get::<_, bool>(18)?, "a request is kept exactly as long as its task waits");
-        let history = (row.get(15)?, row.get(16)?);
-        Ok((
-            Seq(row.get(0)?),
-            Task { caller: 0, webhook: row.get(1)?, state, result, delivery, chunks, history },
-        ))
-    });
-    rows.unwrap().map(std::result::Result::unwrap).collect()
 }
 
 /// Does all of it in both worlds.

@@ -57,6 +57,9 @@ pub(super) struct Delivery {
     pub lease: Option<u64>,
 }
 
+/// Tasks and deliveries under new leases.
+pub(super) type Claimed = (Vec<(Seq, State)>, Vec<(Seq, Delivery)>);
+
 /// What an operation says.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Says {
@@ -133,7 +136,7 @@ impl Model {
     }
 
     /// Leases all that is due.
-    pub fn claim(&mut self, now: Ms) -> (Vec<(Seq, State)>, Vec<(Seq, Delivery)>) {
+    pub fn claim(&mut self, now: Ms) -> Claimed {
         let (mut tasks, mut deliveries) = (Vec::new(), Vec::new());
         for (seq, task) in &mut self.tasks {
             if let Some(state) =
