@@ -133,7 +133,7 @@ struct Wish {
     preferences: Preferences,
 }
 
-/// Whose answer it is: only ours carry our CORS fields.
+/// Whether our CORS fields are added to it: an answer that is not ours, and one to a preflight, has its own.
 enum Answer {
     Ours(Response<GatewayBody>),
     Theirs(Response<GatewayBody>),
@@ -211,7 +211,8 @@ impl Gateway {
         let is_preflight = cors::is_preflight(request.method(), request.headers());
         if is_preflight {
             if route.cors.is_configured() {
-                return Ok(Answer::Ours(own(route.cors.preflight(request.headers()))));
+                // It has CORS fields of its own, and nothing to expose.
+                return Ok(Answer::Theirs(own(route.cors.preflight(request.headers()))));
             }
             return self.proxy(route, request, peer).await;
         }

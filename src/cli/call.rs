@@ -28,34 +28,39 @@ const FAILED: u8 = 3;
 const UNFINISHED: u8 = 4;
 
 #[derive(Args)]
-#[command(after_help = "Exit code: 0 Succeeded; 1 refused or not reached; 2 not understood; 3 Failed; \
-    4 not finished within --timeout.\n\nThe access token comes from --token-file or from the environment \
-    variable RINGBACK_TOKEN.")]
+#[command(after_help = "Examples:\n  \
+    RINGBACK_TOKEN=… ringback call GET http://127.0.0.1:8080/data/v1/accounts\n  \
+    ringback call POST https://api.example.com/payments --token-file token -d @payment.json -o receipt.json\n\n\
+    The result goes to the standard output, everything else to standard error.\n\
+    Exit code: 0 Succeeded; 1 refused or not reached; 2 not understood; 3 Failed; 4 not finished within \
+    --timeout.\n\
+    The access token comes from --token-file or the environment variable RINGBACK_TOKEN, never from an \
+    argument: everybody on this machine can read those.")]
 pub struct Call {
     /// GET, POST or any other method.
     method: String,
-    /// The API's address as the gateway has it, such as `http://127.0.0.1:8080/data/v1/accounts`.
+    /// Where the gateway has the API, such as `http://127.0.0.1:8080/data/v1/accounts`.
     url: String,
     /// A header of the call; `@FILE` takes them from a file, one a line.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// The body; `@FILE` takes it from a file, `@-` from the standard input.
+    /// The body; `@FILE` takes it from a file, `@-` from the standard input. JSON is sent as JSON.
     #[arg(short, long, value_name = "BODY")]
     data: Option<String>,
     /// Where the result is saved [default: the standard output].
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Where to announce the result.
+    /// Where the gateway announces the result, such as what `ringback listen` prints.
     #[arg(long, value_name = "URI")]
     webhook_uri: Option<String>,
-    /// File that holds the access token.
+    /// File that holds the access token, alone or as `Scheme token`.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// PEM file of the authorities to trust instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// Stop waiting after this; the task goes on.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    /// Stop waiting after this time, such as 30s or 5m; the task goes on.
+    #[arg(long, value_name = "TIME", value_parser = time)]
     timeout: Option<Duration>,
     /// For scripts: print one JSON object about the task and its result.
     #[arg(long)]
@@ -74,10 +79,18 @@ pub enum CallError {
          {TOKEN_VARIABLE}, or -H @FILE"
     )]
     ExposedHeader(String),
-    /// Ringback's or somebody else's answer instead of a 202.
     #[error("refused with status {status}: {what}")]
     Refused { status: u16, what: String },
-    #[error("the answer names no task; is this address served by Ringback, with this path an API of it?")]
+    #[error("refused: this API wants an access token; give it in --token-file or {TOKEN_VARIABLE}")]
+    NoToken,
+    #[error(
+        "the answer, of status {0}, is not one of Ringback's; call the address of a Ringback gateway, with the \
+         path that it has the API at"
+    )]
+    NotRingbacks(u16),
+    #[error(
+        "the answer names no task; call the address of a Ringback gateway, with the path that it has the API at"
+    )]
     NotATask,
     #[error("the task failed: {error}\n{description}{notes}")]
     Failed { error: String, description: String, notes: String },
@@ -91,6 +104,11 @@ pub enum CallError {
     TooLargeForJson(usize),
     #[error("cannot save the result to {path}: {source}")]
     Save { path: PathBuf, source: std::io::Error },
+}
+
+/// A time, with an example for whoever types only a number.
+fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| String::from("write a number and a unit, such as 30s or 5m"))
 }
 
 impl CallError {
@@ -130,12 +148,12 @@ impl Call {
         let ended = tokio::select! {
             ended = tokio::time::timeout(limit, follow.to_the_end(&mut screen)) => ended,
             _ = tokio::signal::ctrl_c() => {
-                screen.line("");
+                screen.leave();
                 return Err(unfinished());
             }
         };
         let Ok(ended) = ended else {
-            screen.line("");
+            screen.leave();
             if self.json {
                 super::print(&format!("{}\n", task.unfinished_json(started.elapsed())))?;
             }

@@ -54,8 +54,11 @@ const PASSED_ON: [HeaderName; 5] = [
 ];
 
 #[derive(Args)]
-#[command(after_help = "A gateway sends webhooks to this machine only with `--dev`, or with \
-    webhooks.allow_loopback = true.")]
+#[command(after_help = "Examples:\n  \
+    ringback listen\n  \
+    ringback listen --jwks http://127.0.0.1:8080/.well-known/jwks --forward http://127.0.0.1:3000/hook\n\n\
+    It prints the webhook_uri to add to your calls. A gateway sends webhooks to this machine only as \
+    `ringback sandbox`, with `--dev`, or with webhooks.allow_loopback = true.")]
 pub struct Listen {
     /// Where webhooks arrive.
     #[arg(long = "listen", value_name = "ADDRESS", value_parser = super::address, default_value = "127.0.0.1:8092")]
@@ -63,10 +66,10 @@ pub struct Listen {
     /// Pass each webhook on to this URL, and answer it as that does.
     #[arg(long, value_name = "URL")]
     forward: Option<String>,
-    /// Fetch each result and show its beginning.
+    /// Fetch each result with your access token and show its beginning.
     #[arg(long)]
     fetch: bool,
-    /// Where results may be fetched beside this machine: the gateway's public address.
+    /// The gateway's public address: with --fetch, results are got from there too, not only from this machine.
     #[arg(long, value_name = "URL", requires = "fetch")]
     gateway: Option<String>,
     /// File that holds the access token for --fetch; also `RINGBACK_TOKEN`.
@@ -139,6 +142,9 @@ async fn serve(listener: std::net::TcpListener, desk: Desk) -> std::io::Result<(
     eprint!("listening on {uri}\nadd to a call: async=true&webhook_uri={}\n", query_value(&uri));
     if !desk.trust.verifies() {
         eprintln!("signatures are not verified: give --jwks or --secret-file");
+    }
+    if desk.fetch.as_ref().is_some_and(|fetch| fetch.token.is_none()) {
+        eprintln!("results are fetched without a token: give --token-file or {TOKEN_VARIABLE}");
     }
     eprintln!();
     let router = Router::new().fallback(receive).with_state(Arc::new(desk));

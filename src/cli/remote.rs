@@ -27,13 +27,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum RemoteError {
     #[error("`{0}` is not a URL that can be called: {1}; write it as http://host:port/path")]
     Url(String, &'static str),
+    /// Not shown: a password may follow.
+    #[error("the URL holds a user name; give the credential in --token-file or {TOKEN_VARIABLE}")]
+    UserInfo,
     #[error("cannot read {path}: {source}")]
     File { path: PathBuf, source: io::Error },
-    #[error("the access token is empty, or holds what no header can hold")]
+    #[error(
+        "the access token is empty, or holds what no header can hold; look into --token-file or {TOKEN_VARIABLE}"
+    )]
     Token,
     #[error("cannot use the authorities in --ca-file: {0}")]
     Roots(#[from] TlsRootsError),
-    #[error("{0}: {1}")]
+    #[error("cannot call {0}: {1}")]
     Send(Origin, SendError),
 }
 
@@ -87,13 +92,11 @@ impl Address {
     pub fn parse(text: &str) -> Result<Self, RemoteError> {
         let wrong = |why| RemoteError::Url(text.to_owned(), why);
         let uri: Uri = text.parse().map_err(|_| wrong("it is not a URI"))?;
-        let origin = Origin::try_from(&uri).map_err(|error| {
-            wrong(match error {
-                OriginError::NotAbsolute => "scheme or host is missing",
-                OriginError::Scheme => "the scheme is neither http nor https",
-                OriginError::UserInfo => "it holds a user name",
-                OriginError::Port => "the port is not a number from 1 to 65535",
-            })
+        let origin = Origin::try_from(&uri).map_err(|error| match error {
+            OriginError::NotAbsolute => wrong("scheme or host is missing"),
+            OriginError::Scheme => wrong("the scheme is neither http nor https"),
+            OriginError::UserInfo => RemoteError::UserInfo,
+            OriginError::Port => wrong("the port is not a number from 1 to 65535"),
         })?;
         let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let target = if target.starts_with('?') { format!("/{target}") } else { target.to_owned() };
@@ -201,9 +204,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_called_is_refused_with_a_reason() {
-        for bad in ["/x", "ftp://a/", "http://u:p@a/", "http://a:0/", "http://a b/"] {
+        for bad in ["/x", "ftp://a/", "http://a:0/", "http://a b/"] {
             assert!(matches!(Address::parse(bad), Err(RemoteError::Url(..))), "{bad}");
         }
+        let refused = Address::parse("http://u:hush@a/").err().unwrap().to_string();
+        assert!(refused.contains("user name") && !refused.contains("hush"), "{refused}");
     }
 
     #[test]

@@ -68,6 +68,13 @@ impl Screen {
         self.last.clear();
     }
 
+    /// What is said next stands on a line of its own.
+    pub fn leave(&mut self) {
+        if self.moving {
+            self.line("");
+        }
+    }
+
     /// The line that says how things are now. Elsewhere than on a terminal, `what` is printed once and
     /// `since` not at all.
     pub fn now(&mut self, what: &str, since: Duration) {

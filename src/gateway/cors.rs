@@ -10,8 +10,12 @@ use http_body_util::Full;
 
 use crate::config::CorsConfig;
 
+/// Every field of our answers that a page cannot read without it (Fetch standard, CORS-safelisted
+/// response-header names).
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "Location, Retry-After, Ringback-Task, Ringback-Status, Ringback-Error, Ringback-Upstream-Status, Preference-Applied",
+    "Location, Retry-After, Ringback-Task, Ringback-Status, Ringback-Error, Ringback-Upstream-Status, \
+     Preference-Applied, ETag, Accept-Ranges, Content-Range, Content-Disposition, Content-Encoding, Allow, \
+     WWW-Authenticate",
 );
 const PREFLIGHT_VARIES: HeaderValue =
     HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers");
@@ -69,7 +73,8 @@ impl Cors {
         }
         vary_by_origin(headers);
         if self.permit(origin, headers) {
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            // An upstream's answer that is replayed exposes what it exposed.
+            headers.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
         }
     }
 
@@ -184,9 +189,7 @@ mod tests {
     fn our_answers_expose_our_fields_and_vary() {
         let headers = decorated(&cors(&["https://app.example"]), Some("https://app.example"));
         let exposed = text(&headers, header::ACCESS_CONTROL_EXPOSE_HEADERS).unwrap();
-        for name in
-            ["Location", "Retry-After", "Ringback-Task", "Ringback-Upstream-Status", "Preference-Applied"]
-        {
+        for name in ["Location", "Retry-After", "ETag", "Content-Range", "Ringback-Upstream-Status"] {
             assert!(exposed.split(", ").any(|one| one == name), "{name}");
         }
         assert_eq!(text(&headers, header::VARY), Some("Origin"));

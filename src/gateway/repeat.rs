@@ -75,14 +75,19 @@ impl Repeats {
 
     /// A key is good for one upstream and one credentials id; others may use the same one.
     #[must_use]
+    pub fn hash_key(&self, key: IdempotencyKey<'_>, upstream: &str, credentials_id: &str) -> [u8; 32] {
+        hash(&self.keys, [upstream.as_bytes(), credentials_id.as_bytes(), key.0].into_iter())
+    }
+
+    /// The key and the call that came with it.
+    #[must_use]
     pub fn hash(&self, key: IdempotencyKey<'_>, call: &Identical<'_>) -> Repeatable {
-        let owner = [call.upstream.as_bytes(), call.credentials_id.as_bytes()];
         let what = [call.method.as_str().as_bytes(), call.path.as_bytes()];
         // "/a" and "/a?" are two calls.
         let mark: &[u8] = if call.query.is_some() { b"?" } else { b"" };
         let query = [mark, call.query.unwrap_or_default().as_bytes()];
         Repeatable {
-            key: hash(&self.keys, owner.into_iter().chain([key.0])),
+            key: self.hash_key(key, call.upstream, call.credentials_id),
             call: hash(&self.calls, what.into_iter().chain(query).chain([call.body])),
         }
     }

@@ -46,6 +46,9 @@ pub struct ResultsCall<'a> {
     pub stop: &'a CancellationToken,
 }
 
+/// What is below the results of a task.
+const RESPONSE: &str = "response";
+
 /// What of a task is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum View {
@@ -71,12 +74,11 @@ struct Failed<'a> {
 
 /// Answers for `<prefix><results_path>/{id}` and what is below it.
 pub async fn results(gateway: &Gateway, route: &Route, call: ResultsCall<'_>) -> Response<GatewayBody> {
-    let ResultsCall { method, id, headers, .. } = call;
     let answered = answer(gateway, route, &call).await;
     if let Err(refusal) = &answered {
         gateway.metrics.refused(refusal.code());
     }
-    let mut response = answered.unwrap_or_else(|refusal| refused(refusal, id, Form::of(headers)));
+    let mut response = answered.unwrap_or_else(|refusal| refused(refusal, &call));
     if response.extensions().get::<Replayed>().is_none() {
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
@@ -85,7 +87,7 @@ pub async fn results(gateway: &Gateway, route: &Route, call: ResultsCall<'_>) ->
             vary_by(headers, &route.config.identity.header);
         }
     }
-    if *method == Method::HEAD {
+    if *call.method == Method::HEAD {
         // The length a GET would have had stays, the body goes.
         keep_length(&mut response);
         response = response.map(|_| empty_body());
@@ -93,13 +95,14 @@ pub async fn results(gateway: &Gateway, route: &Route, call: ResultsCall<'_>) ->
     response
 }
 
-fn refused(refusal: Refusal, id: &str, form: Form) -> Response<GatewayBody> {
+fn refused(refusal: Refusal, call: &ResultsCall<'_>) -> Response<GatewayBody> {
+    let methods = if call.below().is_none() { "GET, HEAD, DELETE" } else { "GET, HEAD" };
     let own_headers = match &refusal {
-        Refusal::ResultsExpired => Some((TASK, id.to_ascii_lowercase())),
-        Refusal::MethodNotAllowed(_) => Some((header::ALLOW, String::from("GET, HEAD, DELETE"))),
+        Refusal::ResultsExpired => Some((TASK, call.id.to_ascii_lowercase())),
+        Refusal::MethodNotAllowed(_) => Some((header::ALLOW, methods.to_owned())),
         _ => None,
     };
-    let mut response = own(refusal.told_as(form));
+    let mut response = own(refusal.told_as(Form::of(call.headers)));
     if let Some((name, value)) = own_headers {
         insert(response.headers_mut(), name, &value);
     }
@@ -121,18 +124,25 @@ async fn answer(
 ) -> Result<Response<GatewayBody>, Refusal> {
     match *call.method {
         Method::GET | Method::HEAD => read(gateway, route, call).await,
-        Method::DELETE => delete(gateway, route, call).await,
+        Method::DELETE if call.below() != Some(RESPONSE) => delete(gateway, route, call).await,
         _ => Err(Refusal::MethodNotAllowed(call.method.to_string())),
+    }
+}
+
+impl ResultsCall<'_> {
+    /// What follows the id, less the slash at its end.
+    fn below(&self) -> Option<&str> {
+        self.below.map(|below| below.strip_suffix('/').unwrap_or(below))
     }
 }
 
 impl View {
     /// `None` where nothing is at that address.
     fn of(call: &ResultsCall<'_>) -> Option<Self> {
-        match call.below.map(|below| below.strip_suffix('/').unwrap_or(below)) {
+        match call.below() {
             None if accept::wants_events(call.headers) => Some(Self::Events),
             None => Some(Self::Result),
-            Some("response") => Some(Self::Response),
+            Some(RESPONSE) => Some(Self::Response),
             Some(_) => None,
         }
     }
@@ -226,7 +236,7 @@ impl About<'_> {
             Found::Finished(result) => *result,
         };
         match (view, result.status) {
-            (View::Response, _) => replay::replay(self.gateway, self.id, result, false),
+            (View::Response, _) => replay::replay(self.gateway, self.id, result, self.call),
             (_, FinalStatus::Succeeded) => send::succeeded(self.gateway, self.id, result, self.call),
             (_, FinalStatus::Failed) => {
                 let mut response = failed(self.gateway, self.id, result)?;
@@ -303,7 +313,7 @@ pub async fn in_time(
     if failure.as_deref() == Some(FailureCode::Cancelled.as_str()) {
         return None;
     }
-    let mut response = match replay::replay(gateway, id, *result, *call.method == Method::HEAD) {
+    let mut response = match replay::in_time(gateway, id, *result, *call.method == Method::HEAD) {
         Ok(response) => response,
         Err(Refusal::NoResponse) => {
             own(replay::refusal_of(failure.as_deref()).told_as(Form::of(call.headers)))

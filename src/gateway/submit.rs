@@ -67,10 +67,10 @@ pub async fn submit(
     route: &Route,
     call: AsyncCall,
 ) -> Result<Response<GatewayBody>, Refusal> {
-    IdempotencyKey::of(&call.headers)?;
+    let key = IdempotencyKey::of(&call.headers)?;
     let webhook_uri = call.webhook_uri.map(|uri| judge_webhook_uri(gateway, uri)).transpose()?;
     let caller = identify(gateway, route, &call.headers).await?;
-    if gateway.store.is_full() {
+    if gateway.store.is_full() && !is_known(gateway, route, key, &caller).await? {
         return Err(Refusal::BacklogFull);
     }
     let reading = timeout(gateway.server.body_total_timeout, read_body(gateway, call.body));
@@ -84,7 +84,7 @@ pub async fn submit(
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     let (now, wall) = (gateway.clock.steady(), gateway.clock.wall());
-    let id = gateway.store.ids().next(wall, rand::random());
+    let id = gateway.store.ids().next(now, rand::random());
     let facts = TaskFacts {
         id,
         credentials_id: caller.credentials_id,
@@ -110,7 +110,20 @@ pub async fn submit(
     }
     .to_string();
     tracing::debug!(task = id, upstream = route.config.name, "accepted");
-    Ok(accepted(&route.uris.results_uri_of(&id), &id))
+    Ok(accepted(&route.uris.results_uri_of(&id), &id, route.pace.retry_after(Duration::ZERO)))
+}
+
+/// Whether the caller has used this key before: such a call makes no new task, so it needs no room. Whether
+/// it is the same call can be told only with its body.
+async fn is_known(
+    gateway: &Gateway,
+    route: &Route,
+    key: Option<IdempotencyKey<'_>>,
+    caller: &Caller,
+) -> Result<bool, Refusal> {
+    let Some(key) = key else { return Ok(false) };
+    let key = gateway.repeats.hash_key(key, &route.config.name, &caller.credentials_id);
+    gateway.store.knows_key(key).await.map_err(|_| Refusal::StoreUnavailable)
 }
 
 /// What the store compares a call with an `Idempotency-Key` by; `None` without one.
@@ -261,13 +274,15 @@ pub fn buffer_units(bytes: u64) -> usize {
         .min(tokio::sync::Semaphore::MAX_PERMITS)
 }
 
-fn accepted(results_uri: &str, id: &str) -> Response<GatewayBody> {
+/// `pause` is in seconds.
+fn accepted(results_uri: &str, id: &str, pause: u64) -> Response<GatewayBody> {
     let waiting = Waiting { results_uri, status: Status::Queued.as_str(), task_id: id };
     let mut response = Response::new(json_body(&waiting));
     *response.status_mut() = StatusCode::ACCEPTED;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(pause));
     for (name, value) in [(header::LOCATION, results_uri), (super::answer::TASK, id)] {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);

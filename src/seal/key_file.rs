@@ -70,28 +70,34 @@ pub fn add_key(path: &Path) -> Result<u32, KeyFileError> {
     let id = ring.ids().into_iter().max().unwrap_or(0).checked_add(1).ok_or_else(full)?;
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     rand::rng().fill_bytes(&mut key[..]);
-    let replace = || -> io::Result<()> {
+    let add = || -> io::Result<()> {
         let mut text = Zeroizing::new(String::new());
         File::open(path)?.read_to_string(&mut text)?;
         let line = Zeroizing::new(format!("{id}:{}\n", STANDARD.encode(&key[..])));
         let at = first_key_at(&text);
-        let parts = [&text[..at], &line, &text[at..]];
-        let beside = path.with_extension("keys-new");
-        // What an interrupted rotation left was never in use.
-        match std::fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        for part in parts {
-            file.write_all(part.as_bytes())?;
-        }
-        file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        File::open(directory_of(path))?.sync_all()
+        replace(path, &[&text[..at], &line, &text[at..]])
     };
-    replace().map_err(|source| KeyFileError::Uncreatable { path: path.to_owned(), source })?;
+    add().map_err(|source| KeyFileError::Uncreatable { path: path.to_owned(), source })?;
     Ok(id)
+}
+
+/// Writes the file in one step, so that neither a full disk nor a power cut leaves half of it: a file that
+/// holds no key would bar every later start. The store must never outlive its key, so file and directory
+/// entry are durable when this returns.
+fn replace(path: &Path, parts: &[&str]) -> io::Result<()> {
+    let beside = path.with_extension("keys-new");
+    // What an interrupted change left was never in use.
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    for part in parts {
+        file.write_all(part.as_bytes())?;
+    }
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    File::open(directory_of(path))?.sync_all()
 }
 
 /// Where the first line that holds a key begins.
@@ -124,11 +130,10 @@ fn create(path: &Path) -> Result<KeyRing, KeyFileError> {
         STANDARD.encode(&key[..])
     ));
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(line.as_bytes())?;
-        // The store must never outlive its key: file and directory entry are durable first.
-        file.sync_all()?;
-        File::open(directory_of(path))?.sync_all()
+        if path.exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        replace(path, &[&line])
     };
     write().map_err(|source| KeyFileError::Uncreatable { path: path.to_owned(), source })?;
     Ok(KeyRing::new(&[(1, key)]))

@@ -45,7 +45,6 @@ pub(crate) struct Node {
 impl Node {
     /// Opens the store and starts the workers.
     pub fn open(config: &Config) -> Result<Self, StartError> {
-        let clock = Clock::start();
         let files = files(config);
         let metrics = Arc::new(Metrics::default());
         let (store, ring, secrets) = Store::open(&OpenOptions {
@@ -56,9 +55,10 @@ impl Node {
             max_queued_tasks: config.server.max_queued_tasks,
             max_queued_per_credentials: config.server.max_queued_per_credentials,
             ready_capacity: READY_CAPACITY,
-            clock,
+            clock: Clock::start(),
             commit_seconds: metrics.commit_seconds.clone(),
         })?;
+        let clock = store.clock();
         let services = Client::trusted(TlsRoots::system(), JWKS_TIMEOUT);
         let rules = Arc::new(Rules::new(&config.webhooks));
         let (mut routes, mut benches, mut upstreams) = (Vec::new(), Vec::new(), Vec::new());

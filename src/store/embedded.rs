@@ -9,11 +9,14 @@ mod backlog;
 mod cancel;
 mod claim;
 mod inbox;
+mod inspect;
 mod offline;
 mod open;
 mod read;
 mod reader;
 mod retention;
+mod room;
+mod seen;
 mod signing;
 mod writer;
 
@@ -29,7 +32,7 @@ use super::{
     Accepted, AttemptEnd, AttemptRecord, Cancelled, ChunkKind, Cutoffs, DeliveryEnd, Lane, NewTask, Purged,
     Ready, ReadyDelivery, Settled, StoreError,
 };
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::id::{Seq, TaskIds};
 use crate::lease::LeaseToken;
 use crate::seal::Sealed;
@@ -58,6 +61,7 @@ struct Shared {
     /// Attempts in flight, by number.
     running: Mutex<HashMap<Seq, u32>>,
     ids: TaskIds,
+    clock: Clock,
     /// Set by the writer after each commit.
     full: Arc<AtomicBool>,
     /// The writer panicked.
@@ -88,6 +92,12 @@ impl Store {
     #[must_use]
     pub fn ids(&self) -> &TaskIds {
         &self.shared.ids
+    }
+
+    /// The node's clock, its steady time not before anything that was written in it.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
     }
 
     /// Says that attempt `number` of this task is in flight, until the guard is dropped.

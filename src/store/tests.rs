@@ -46,7 +46,8 @@ fn options(dir: &Path) -> OpenOptions {
 fn open(dir: &Path) -> Opened {
     let options = options(dir);
     let (store, ring, _) = Store::open(&options).unwrap();
-    Opened { store, ring, clock: options.clock }
+    let clock = store.clock();
+    Opened { store, ring, clock }
 }
 
 /// Keys are kept.

@@ -322,7 +322,7 @@ async fn other_methods_are_refused_and_told_which_there_are() {
     let upstream = Upstream::start().await;
     let node = Node::start(&upstream).await;
     let task = node.submit(node.get("/x?async=true")).await;
-    for method in [Method::POST, Method::PUT, Method::PATCH] {
+    for method in [Method::POST, Method::PUT, Method::PATCH, Method::OPTIONS] {
         let answer = node.call(method, task.path()).send().await;
         answer.is_refusal(405, "method_not_allowed");
         assert_eq!(answer.list("allow"), ["get", "head", "delete"]);

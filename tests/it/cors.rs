@@ -85,7 +85,20 @@ async fn scripts_may_read_our_answers_and_the_headers_that_matter() {
     for (name, answer) in [("202", accepted), ("400", refused), ("401", nobody), ("result", result)] {
         assert_eq!(answer.header("access-control-allow-origin"), Some(APP), "{name}");
         let exposed = answer.list("access-control-expose-headers");
-        for header in ["location", "retry-after", "ringback-task", "ringback-status", "ringback-error"] {
+        for header in [
+            "location",
+            "retry-after",
+            "etag",
+            "accept-ranges",
+            "content-range",
+            "content-disposition",
+            "preference-applied",
+            "allow",
+            "ringback-task",
+            "ringback-status",
+            "ringback-upstream-status",
+            "ringback-error",
+        ] {
             assert!(exposed.contains(&header.to_owned()), "{name} does not expose {header}: {exposed:?}");
         }
         assert!(answer.list("vary").contains(&"origin".to_owned()), "{name}");
@@ -93,6 +106,26 @@ async fn scripts_may_read_our_answers_and_the_headers_that_matter() {
     let plain =
         node.get("/accounts?async=true").bearer(&token).header("origin", "https://evil.example").send().await;
     assert_eq!(plain.header("access-control-allow-origin"), None);
+}
+
+#[tokio::test]
+async fn a_replayed_answer_exposes_what_the_upstream_exposed_and_what_is_ours() {
+    let upstream = Upstream::start().await;
+    let reply = Reply::ok("done").header("access-control-allow-origin", "https://elsewhere.example");
+    upstream.always([reply.header("access-control-expose-headers", "X-Total")]);
+    let key = Key::p256("k");
+    let node = node(&upstream, &key, &[APP]).await;
+    let token = key.token("john");
+    let task = crate::support::node::Task::from(&node.get("/x?async=true").bearer(&token).send().await);
+    let path = format!("{}/response", task.path());
+    let call = node.call(Method::GET, &path).bearer(&token).header("origin", APP);
+    let answer = call.header("prefer", "wait=60").send().await;
+    assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
+    let exposed = answer.list("access-control-expose-headers");
+    assert!(
+        ["x-total", "ringback-task"].iter().all(|name| exposed.contains(&(*name).to_owned())),
+        "{exposed:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! The documents say what is so: what they tell a reader to type works, and their links lead somewhere.
 
+mod api;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -99,29 +101,6 @@ async fn the_walk_of_the_readme_can_be_typed() {
     let shown = blocks(walk, "http").into_iter().flat_map(header_names);
     let shown: Vec<_> = shown.collect();
     assert_eq!(shown, header_names(&printed), "the heads that are shown are those that are printed");
-}
-
-#[tokio::test]
-async fn the_examples_of_the_api_can_be_typed() {
-    let sandbox = Sandbox::start().await;
-
-    let printed = typed(&sandbox, &read("docs/API.md")).await;
-
-    says(
-        &printed,
-        &[
-            "HTTP/1.1 200 OK",
-            "\"full_name\":\"John Doe\"",
-            "HTTP/1.1 202 Accepted",
-            "ringback-status: Succeeded",
-            "\"error\":\"cancelled\"",
-            "ringback-error: validation_error",
-            "\"error\":\"sca_exceeded\"",
-            "alive",
-            "ready",
-            "ringback_tasks_accepted_total",
-        ],
-    );
 }
 
 #[tokio::test]

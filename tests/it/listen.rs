@@ -97,7 +97,7 @@ async fn a_program_that_is_not_there_is_told_and_the_webhook_tried_again() {
     let node = Node::start(&upstream).await;
     let listener = listen(&["--forward", "http://127.0.0.1:1/"], &[]).await;
     node.submit(node.get(&format!("/x?{}", listener.query("")))).await;
-    listener.prints(&["not forwarded: 127.0.0.1:1: not sent", "(again)"]).await;
+    listener.prints(&["not forwarded: cannot call 127.0.0.1:1: not sent", "(again)"]).await;
 }
 
 #[tokio::test]
@@ -153,4 +153,34 @@ fn call(listener: &Listener, id: &str, body: &str) -> Call {
     let to = listener.uri.trim_start_matches("http://").trim_end_matches('/');
     let call = Call::new(to.parse().expect("an address"), Method::POST, "/").header("webhook-id", id);
     call.header("content-length", &body.len().to_string()).body(body.to_owned())
+}
+
+#[tokio::test]
+async fn bad_arguments_are_one_sentence_each() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let taken = holder.local_addr().expect("an address").to_string();
+    for (args, code, part) in [
+        (&["--listen", "8092"][..], 2, "127.0.0.1:8080"),
+        (&["--listen", &taken], 1, &taken),
+        (&["--forward", "nonsense"], 1, "not a URL"),
+        (&["--fetch", "--token-file", "/nowhere"], 1, "/nowhere"),
+        (&["--fetch", "--token-file", "/dev/null"], 1, "token is empty"),
+        (&["--fetch", "--gateway", "nonsense"], 1, "not a URL"),
+        (&["--token-file", "/dev/null"], 2, "--fetch"),
+        (&["--jwks", "http://127.0.0.1:1/jwks"], 1, "--jwks"),
+        (&["--secret-file", "/nowhere"], 1, "/nowhere"),
+    ] {
+        let args: Vec<&str> = ["listen"].iter().chain(args).copied().collect();
+        let ended = crate::support::process::run(&args).await;
+        assert_eq!(ended.status.code(), Some(code), "{args:?}: {:?}", ended.stderr);
+        assert!(ended.stderr.join("\n").contains(part), "{args:?}: {:?}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn who_fetches_without_a_token_is_told_where_to_give_it() {
+    let mut listener = listen(&["--fetch"], &[]).await;
+    let said =
+        |line: &str| line.contains("without a token: give --token-file or RINGBACK_TOKEN").then_some(());
+    listener.process.said("it says so", said).await;
 }

@@ -17,6 +17,7 @@ mod cors;
 mod crash;
 mod crash_suite;
 mod documents;
+mod faults;
 mod httpbin;
 mod identity;
 mod keys;

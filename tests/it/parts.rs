@@ -226,3 +226,26 @@ async fn a_decoded_result_has_no_parts() {
     let decoded = call.send().await;
     assert_eq!((decoded.status, decoded.body.len(), decoded.header("accept-ranges")), (200, 0, None));
 }
+
+#[tokio::test]
+async fn why_a_task_failed_is_always_told_whole() {
+    let (_upstream, node, task) = finished(Reply::new(404).header("etag", "\"v1\"")).await;
+    for range in ["bytes=0-1", "bytes=99999-", "nonsense"] {
+        let answer = node.results(&task).header("range", range).send().await;
+        assert_eq!((answer.status, answer.header("ringback-status")), (200, Some("Failed")), "{range}");
+        assert_eq!(
+            (answer.header("accept-ranges"), &answer.json()["error"]),
+            (None, &"upstream_error".into())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_weak_tag_of_the_upstream_never_permits_a_part() {
+    let (_upstream, node, task) = finished(Reply::ok("0123456789").header("etag", "W/\"v1\"")).await;
+    for validator in ["W/\"v1\"", "\"v1\""] {
+        let call = node.results(&task).header("range", "bytes=0-1").header("if-range", validator);
+        assert_eq!(call.send().await.status, 200, "{validator}");
+    }
+    assert_eq!(node.results(&task).header("if-none-match", "\"v1\"").send().await.status, 304);
+}

@@ -226,3 +226,53 @@ async fn after_its_retention_a_key_is_as_good_as_new() {
     eventually("the key is forgotten", async || (node.rows()["idempotency"] == 0).then_some(())).await;
     assert_ne!(id(&pay(&node, "key-1").send().await), first);
 }
+
+/// A node whose queue is full of john's one payment, which is in flight.
+async fn full(limit: &str) -> (Upstream, Gate, Node, Task) {
+    let (upstream, gate) = (Upstream::start().await, Gate::closed());
+    upstream.always([Reply::ok("paid").behind(&gate)]);
+    let node = with_tokens(&upstream).set(limit, 1).start().await;
+    let task = Task::from(&pay(&node, "key-1").send().await);
+    upstream.wait_for_calls(1).await;
+    (upstream, gate, node, task)
+}
+
+#[tokio::test]
+async fn a_repeated_call_gets_its_202_although_the_backlog_is_full() {
+    for limit in ["server.max_queued_tasks", "server.max_queued_per_credentials"] {
+        let (upstream, gate, node, task) = full(limit).await;
+        let again = pay(&node, "key-1").send().await;
+        assert_eq!((again.status, id(&again)), (202, task.id), "{limit}");
+        let other = pay(&node, "key-1").body("11 to jane").send().await;
+        other.is_refusal(422, "idempotency_key_reused");
+        assert_eq!(node.rows()["task"], 1);
+        gate.open();
+        assert_eq!(upstream.calls().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_new_key_is_refused_while_the_backlog_is_full_before_its_body_is_read() {
+    let (_upstream, gate, node, _) = full("server.max_queued_tasks").await;
+    let before = node.rows();
+    // No byte of the body is ever sent.
+    let head = format!(
+        "POST {PREFIX}/payments?async=true HTTP/1.1\r\nhost: a\r\nauthorization: Bearer john\r\n\
+         idempotency-key: key-2\r\ncontent-length: 1000\r\n\r\n"
+    );
+    let answer = crate::support::client::raw(node.address(), head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("backlog_full"), "{answer}");
+    let janes = node.post("/payments?async=true").bearer("jane").header("idempotency-key", "key-1");
+    janes.body("10 to jane").send().await.is_refusal(503, "backlog_full");
+    assert_eq!(node.rows(), before);
+    gate.open();
+}
+
+#[tokio::test]
+async fn a_new_key_is_refused_while_its_callers_backlog_is_full() {
+    let (_upstream, gate, node, _) = full("server.max_queued_per_credentials").await;
+    let before = node.rows();
+    pay(&node, "key-2").send().await.is_refusal(429, "credentials_backlog_full");
+    assert_eq!(node.rows(), before);
+    gate.open();
+}

@@ -29,6 +29,7 @@ async fn the_answer_of_a_succeeded_task_comes_back_as_it_was() {
                 "content-length",
                 "content-type",
                 "date",
+                "etag",
                 "retry-after",
                 "ringback-task",
                 "set-cookie",
@@ -128,6 +129,84 @@ async fn the_answer_is_for_its_owner_alone_and_nothing_else_is_there() {
     for below in ["/responses", "/response/x", "/Response", "/response//"] {
         get(below, "john").send().await.is_refusal(404, "task_not_found");
     }
-    let post = node.call(Method::POST, &format!("{}/response", task.path())).bearer("john").send().await;
-    post.is_refusal(405, "method_not_allowed");
+    for method in [Method::POST, Method::DELETE] {
+        let answer = node.call(method, &format!("{}/response", task.path())).bearer("john").send().await;
+        answer.is_refusal(405, "method_not_allowed");
+        assert_eq!(answer.list("allow"), ["get", "head"]);
+    }
+    assert_eq!(get("/response", "john").send().await.status, 200, "nothing was erased");
+}
+
+/// The path of the answer to a finished task.
+async fn answered(reply: Reply) -> (Upstream, Node, String, String) {
+    let upstream = Upstream::start().await;
+    upstream.always([reply]);
+    let setup = Setup::new(&upstream).set("upstreams.0.retry.delays", toml::Value::Array(Vec::new()));
+    let node = setup.start().await;
+    let task = node.submit(node.get("/file?async=true")).await;
+    node.finished(&task).await;
+    (upstream, node, format!("{}/response", task.path()), task.id)
+}
+
+#[tokio::test]
+async fn a_client_that_has_the_answer_is_told_so_by_the_upstreams_tag() {
+    let reply = Reply::ok("as it was").header("etag", "\"v1\"").header("cache-control", "max-age=9");
+    let (_upstream, node, path, _) = answered(reply).await;
+    for method in [Method::GET, Method::HEAD] {
+        let same = node.call(method.clone(), &path).header("if-none-match", "\"v1\"").send().await;
+        assert_eq!((same.status, same.body.len(), same.header("etag")), (304, 0, Some("\"v1\"")));
+        assert_eq!((same.header("content-type"), same.header("content-length")), (None, None));
+        assert_eq!(same.header("cache-control"), Some("max-age=9"));
+        assert_eq!(same.header("ringback-upstream-status"), Some("200"), "the 304 is not the upstream's");
+        let other = node.call(method, &path).header("if-none-match", "\"v2\"").send().await;
+        assert_eq!((other.status, other.header("ringback-upstream-status")), (200, None));
+    }
+    let moved = node.call(Method::GET, &path).header("if-match", "\"v2\"").send().await;
+    moved.is_refusal(412, "precondition_failed");
+}
+
+#[tokio::test]
+async fn an_answer_without_a_tag_gets_one() {
+    for reply in [Reply::ok("as it was"), Reply::new(204).bodyless()] {
+        let (_upstream, node, path, id) = answered(reply).await;
+        let first = node.call(Method::GET, &path).send().await;
+        let tag = first.header("etag").expect("a tag").to_owned();
+        assert_eq!(tag, format!("\"{id}\""));
+        assert_eq!(node.call(Method::GET, &path).header("if-none-match", &tag).send().await.status, 304);
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_the_answer_can_be_read() {
+    let (_upstream, node, path, _) = answered(Reply::ok("0123456789").header("etag", "\"v1\"")).await;
+    let get = |range: &str| node.call(Method::GET, &path).header("range", range);
+    assert_eq!(node.call(Method::GET, &path).send().await.header("accept-ranges"), Some("bytes"));
+    let part = get("bytes=2-4").send().await;
+    assert_eq!((part.status, part.body.as_ref()), (206, b"234".as_slice()));
+    assert_eq!(part.header("content-range"), Some("bytes 2-4/10"));
+    assert_eq!(part.header("ringback-upstream-status"), Some("200"));
+    assert!(
+        get("bytes=0-0,9-9")
+            .send()
+            .await
+            .header("content-type")
+            .is_some_and(|kind| { kind.starts_with("multipart/byteranges; boundary=") })
+    );
+    get("bytes=10-").send().await.is_refusal(416, "range_not_satisfiable");
+    assert_eq!(get("bytes=4-2").send().await.status, 200);
+    assert_eq!(get("bytes=0-1").header("if-range", "\"v1\"").send().await.status, 206);
+    assert_eq!(get("bytes=0-1").header("if-range", "W/\"v1\"").send().await.status, 200);
+    let head = node.call(Method::HEAD, &path).header("range", "bytes=2-4").send().await;
+    assert_eq!((head.status, head.header("content-length")), (200, Some("10")));
+}
+
+/// RFC 9110, 13.2.1: conditions are for what is there.
+#[tokio::test]
+async fn an_error_of_the_upstream_comes_back_whole_whatever_the_conditions() {
+    let reply = Reply::new(404).header("etag", "\"v1\"").header("content-type", "text/plain").body("nothing");
+    let (_upstream, node, path, _) = answered(reply).await;
+    for (name, value) in [("if-none-match", "\"v1\""), ("if-match", "\"v2\""), ("range", "bytes=0-1")] {
+        let answer = node.call(Method::GET, &path).header(name, value).send().await;
+        assert_eq!((answer.status, answer.body.as_ref()), (404, b"nothing".as_slice()), "{name}");
+    }
 }

@@ -218,3 +218,57 @@ async fn only_who_asks_for_events_gets_them() {
     let head = node.call(Method::HEAD, task.path()).header("accept", "text/event-stream").send().await;
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
 }
+
+#[tokio::test]
+async fn a_stream_is_for_the_owner_of_its_task_alone() {
+    let (upstream, gate) = (Upstream::start().await, Gate::closed());
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let node = Setup::new(&upstream).set("upstreams.0.identity.mode", "opaque").start().await;
+    let task = node.submit(node.get("/accounts?async=true").bearer("john")).await;
+    let events = |call: Call| call.header("accept", "text/event-stream");
+    let unknown = node.get("/results/01a2075d-baa0-7000-8000-e0dbc55897d8").bearer("john");
+    for (what, call) in [
+        ("of others", node.results(&task).bearer("jane")),
+        ("unknown", unknown),
+        ("malformed", node.get("/results/x").bearer("john")),
+    ] {
+        let answer = events(call).send().await;
+        assert_eq!(answer.status, 404, "{what}");
+        answer.is_refusal(404, "task_not_found");
+    }
+    events(node.results(&task)).send().await.is_refusal(401, "invalid_token");
+    gate.open();
+}
+
+#[tokio::test]
+async fn there_is_no_stream_of_what_was_erased() {
+    let upstream = Upstream::start().await;
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true")).await;
+    node.finished(&task).await;
+    assert_eq!(node.call(Method::DELETE, task.path()).send().await.status, 204);
+    let call = node.results(&task).header("accept", "text/event-stream");
+    call.send().await.is_refusal(410, "results_expired");
+}
+
+#[tokio::test]
+async fn head_of_a_stream_is_its_head_and_waits_for_nothing() {
+    let (upstream, gate) = (Upstream::start().await, Gate::closed());
+    let (node, task) = in_flight(Setup::new(&upstream), &upstream, &gate).await;
+    let head = node.call(Method::HEAD, task.path()).header("accept", "text/event-stream").send().await;
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    assert_eq!((head.header("content-length"), head.body.len()), (None, 0));
+    gate.open();
+}
+
+#[tokio::test]
+async fn an_event_id_that_is_none_of_ours_is_as_good_as_none() {
+    let upstream = Upstream::start().await;
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/accounts?async=true")).await;
+    node.finished(&task).await;
+    for id in ["", "Final", "999999999999999999999", "\u{e9}"] {
+        let mut events = Events::open(node.results(&task).header("last-event-id", id)).await;
+        assert_eq!(events.status().await["status"], "Succeeded", "{id}");
+    }
+}

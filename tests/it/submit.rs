@@ -24,6 +24,7 @@ async fn a_call_with_async_true_is_answered_with_its_task() {
     assert_eq!(answer.header("location"), Some(task.results_uri.as_str()));
     assert_eq!(answer.header("ringback-task"), Some(task.id.as_str()));
     assert_eq!(answer.header("ringback-error"), None);
+    assert_eq!(answer.header("retry-after"), Some("1"));
     assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("application/json")));
     let id: uuid::Uuid = task.id.parse().expect("a task id is a UUID");
     assert_eq!(id.to_string(), task.id, "a task id is written in lower case");

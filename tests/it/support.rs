@@ -4,6 +4,7 @@
 //! test with a sentence. No test sleeps.
 
 pub mod client;
+pub mod edge;
 pub mod httpbin;
 pub mod issuer;
 pub mod node;

@@ -9,13 +9,13 @@ fn root() -> &'static Path {
 }
 
 /// A source file: its path from the root, and its text.
-struct Source {
+pub struct Source {
     path: String,
-    text: String,
+    pub text: String,
 }
 
 /// The Rust files below these directories.
-fn sources(directories: &[&str]) -> Vec<Source> {
+pub fn sources(directories: &[&str]) -> Vec<Source> {
     let mut pending: Vec<PathBuf> = directories.iter().map(|directory| root().join(directory)).collect();
     let mut sources = Vec::new();
     while let Some(directory) = pending.pop() {

@@ -68,6 +68,7 @@ async fn a_wait_of_nothing_and_malformed_waits_are_answered_at_once() {
         ("wait=", None),
         ("wait=-1", None),
         ("wait=1.5", None),
+        ("wait=1e9", None),
         ("wait=soon", None),
         ("wait=\"60", None),
         ("wait=x, wait=60", None),
@@ -210,6 +211,28 @@ async fn a_client_is_asked_to_come_back_when_the_next_attempt_is_due() {
         let pause = pause.await;
         assert!(pauses.contains(&pause), "{delay}: {pause}");
     }
+}
+
+#[tokio::test]
+async fn both_202s_ask_for_a_pause_as_long_as_the_upstreams_calls_take() {
+    let (upstream, gate) = (Upstream::start().await, Gate::closed());
+    upstream.always([Reply::ok("slow").behind(&gate)]);
+    let node = Node::start(&upstream).await;
+    let first = node.submit(node.get("/accounts?async=true")).await;
+    upstream.wait_for_calls(1).await;
+    // An upstream that takes longer than a second.
+    tokio::time::sleep(std::time::Duration::from_millis(1_050)).await;
+    gate.open();
+    node.finished(&first).await;
+
+    let never = Gate::closed();
+    upstream.always([Reply::ok("slow").behind(&never)]);
+    let accepted = node.get("/accounts?async=true").send().await;
+    let waiting = node.results(&Task::from(&accepted)).send().await;
+
+    let pause: u32 = accepted.header("retry-after").expect("a pause").parse().expect("whole seconds");
+    assert!(pause >= 2, "{pause}");
+    assert_eq!((waiting.status, waiting.header("retry-after")), (202, accepted.header("retry-after")));
 }
 
 #[tokio::test]

@@ -156,13 +156,16 @@ async fn accept(post: &Post, request: Request) -> Response {
     if let Ok(orders) = &orders {
         tokio::time::sleep(orders.delay).await;
     }
+    let wanted = orders.as_ref().map(|orders| orders.headers.clone()).unwrap_or_default();
     let (status, sentence) = match (refused, orders) {
         (Some(status), _) => (status, "The body is too large or too slow.".to_owned()),
         (None, Err(sentence)) => (StatusCode::BAD_REQUEST, sentence),
         (None, Ok(orders)) => (orders.status(attempt), format!("Try {attempt}.")),
     };
     post.deliveries.amend(number, |delivery| delivery.status = Some(status.as_u16()));
-    (status, format!("{sentence}\n")).into_response()
+    let mut response = (status, format!("{sentence}\n")).into_response();
+    response.headers_mut().extend(wanted);
+    response
 }
 
 /// Names a webhook that does not name itself: the same path and body is the same webhook.

@@ -204,12 +204,25 @@ fn failed(body: &[u8]) -> CallError {
     let mut notes = String::new();
     if let Some(attempts) = details["attempts"].as_u64() {
         let word = if attempts == 1 { "attempt" } else { "attempts" };
-        notes = format!("\n{attempts} {word}; {}", text(&details["reason"]).replace('_', " "));
+        let why = text(&details["reason"]);
+        notes = format!("\n{attempts} {word}: {}", in_words(&why).unwrap_or(&why.replace('_', " ")));
     }
     if details["outcome"] == "unknown" {
         notes.extend(["\nnobody knows whether the call took effect", &sent(details)]);
     }
     CallError::Failed { error: text(&about["error"]), description: text(&about["error_description"]), notes }
+}
+
+/// Why there was no further attempt.
+fn in_words(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "not_transient" => "another one would get the same answer",
+        "not_repeatable" => "another one could do the call's work twice",
+        "retries_exhausted" => "no retries are left",
+        "deadline_exceeded" => "there was no time for another one",
+        "cancelled" => "the task was cancelled",
+        _ => return None,
+    })
 }
 
 /// What is known of a call without an answer.
@@ -267,7 +280,7 @@ mod tests {
         let said = failed(body.to_string().as_bytes()).to_string();
         assert_eq!(
             said,
-            "the task failed: outcome_unknown\nThe call was sent.\\u{1b}[2J\n1 attempt; not repeatable\n\
+            "the task failed: outcome_unknown\nThe call was sent.\\u{1b}[2J\n1 attempt: another one could do the call's work twice\n\
              nobody knows whether the call took effect: sent at 2026-11-23T08:00:00.000Z, 10 bytes of its \
              body, no answer (connection lost)"
         );

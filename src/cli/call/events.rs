@@ -29,6 +29,10 @@ impl Stage {
         Self { status: printable(status).into_owned(), ..Self::default() }
     }
 
+    pub fn is_final(&self) -> bool {
+        ["Succeeded", "Failed"].contains(&self.status.as_str())
+    }
+
     pub fn describe(&self) -> String {
         match (self.attempts, &self.next_try_at) {
             (Some(attempts), Some(at)) => {

@@ -48,10 +48,12 @@ impl Task {
     /// Makes the call.
     pub async fn submit(remote: &Remote, ask: Ask) -> Result<Self, CommandError> {
         let Ask { method, address, headers, body, .. } = ask;
+        let has_token = headers.contains_key(header::AUTHORIZATION);
         let body = body.map_or_else(empty_body, full_body);
         let answer = remote.send(method, &address, headers, body).await?;
         if answer.status() != StatusCode::ACCEPTED {
-            return Err(refused(answer).await.into());
+            let no_token = answer.status() == StatusCode::UNAUTHORIZED && !has_token;
+            return Err(if no_token { CallError::NoToken.into() } else { refused(answer).await.into() });
         }
         let text = |name: &HeaderName| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let (Some(id), Some(results_uri)) = (text(&TASK), text(&header::LOCATION)) else {
@@ -83,7 +85,7 @@ async fn refused(answer: Response<Incoming>) -> CallError {
             let part = |name: &str| body[name].as_str().map(printable).unwrap_or_default();
             format!("{}: {}", part("error"), part("error_description"))
         }
-        _ => String::from("the answer is not one of Ringback's"),
+        _ => return CallError::NotRingbacks(status),
     };
     CallError::Refused { status, what }
 }
@@ -165,7 +167,7 @@ impl Follow<'_> {
         while let Some(Ok(frame)) = self.drawing(screen, stage, body.frame()).await {
             let Ok(stages) = events.push(&frame.into_data().unwrap_or_default()) else { break };
             for next in stages {
-                screen.now(&next.describe(), self.started.elapsed());
+                self.draw(screen, &next);
                 *stage = next;
             }
         }
@@ -181,12 +183,18 @@ impl Follow<'_> {
         self.remote.send(Method::GET, &self.task.results, headers, empty_body()).await
     }
 
+    /// Where lines stay, the last one says how it ended; it comes with the result.
+    fn draw(&self, screen: &mut Screen, stage: &Stage) {
+        if screen.moves() || !stage.is_final() {
+            screen.now(&stage.describe(), self.started.elapsed());
+        }
+    }
+
     /// Draws the stage while `work` goes on.
     async fn drawing<F: Future>(&self, screen: &mut Screen, stage: &Stage, work: F) -> F::Output {
         let mut work = std::pin::pin!(work);
-        let text = stage.describe();
         loop {
-            screen.now(&text, self.started.elapsed());
+            self.draw(screen, stage);
             if !screen.moves() {
                 return work.await;
             }

@@ -3,44 +3,101 @@
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::stored::{self, ResultBody};
-use super::{Replayed, insert};
-use crate::gateway::answer::TASK;
+use super::{Replayed, ResultsCall, insert, send};
+use crate::client::empty_body;
+use crate::gateway::answer::{TASK, UPSTREAM_STATUS};
 use crate::gateway::refusal::Refusal;
 use crate::gateway::{Gateway, GatewayBody, hop};
 use crate::id::TaskId;
 use crate::outcome::FailureCode;
 use crate::store::StoredResult;
 
-/// The answer, if one was kept whole. With `to_head` it goes to the `HEAD` call it was given to, with the
-/// length it had; anybody else is told the length of what is sent now.
+/// An answer that was kept whole.
+struct Kept {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: ResultBody,
+}
+
+/// The answer for a reader of `/response`: whole, in part, or not at all because the reader has it.
+///
+/// The upstream's validators decide; where it gave no `ETag` the task's id is one. A 206 or 304 carries the
+/// upstream's status, since the status of such an answer is ours.
 ///
 /// # Errors
-/// [`Refusal::NoResponse`] where the last attempt got none, or one too large to keep.
+/// [`Refusal::NoResponse`] where the last attempt got none, or one too large to keep. A condition does not
+/// hold, or a range is not there.
 pub fn replay(
+    gateway: &Gateway,
+    id: TaskId,
+    result: StoredResult,
+    call: &ResultsCall<'_>,
+) -> Result<Response<GatewayBody>, Refusal> {
+    let Kept { status, mut headers, body } = kept(gateway, id, result)?;
+    set_length(&mut headers, status, body.length);
+    // Conditions are for what is there, ranges for the whole of it (RFC 9110, 13.2.1 and 14.2).
+    if !status.is_success() {
+        return Ok(replayed(status, headers, body.whole()));
+    }
+    send::tag(&mut headers, &id.to_string());
+    let is_ok = status == StatusCode::OK;
+    if is_ok && !headers.contains_key(header::ACCEPT_RANGES) {
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+    let mut response = send::judged(call.headers, replayed(status, headers, empty_body()))?;
+    if response.status() == StatusCode::NOT_MODIFIED {
+        // Nothing of it is there.
+    } else if is_ok {
+        response = send::whole_or_parts(response, id, body, call)?;
+    } else {
+        *response.body_mut() = body.whole();
+    }
+    if response.status() != status {
+        response.headers_mut().insert(UPSTREAM_STATUS, HeaderValue::from(status.as_u16()));
+    }
+    Ok(response)
+}
+
+/// The answer for whoever waited for it as for a synchronous one. With `to_head` it goes to the `HEAD` call
+/// it was given to, with the length it had.
+///
+/// # Errors
+/// [`Refusal::NoResponse`], as [`replay`].
+pub fn in_time(
     gateway: &Gateway,
     id: TaskId,
     result: StoredResult,
     to_head: bool,
 ) -> Result<Response<GatewayBody>, Refusal> {
+    let Kept { status, mut headers, body } = kept(gateway, id, result)?;
+    if !to_head {
+        set_length(&mut headers, status, body.length);
+    }
+    Ok(replayed(status, headers, body.whole()))
+}
+
+fn kept(gateway: &Gateway, id: TaskId, result: StoredResult) -> Result<Kept, Refusal> {
     let status = result.upstream_status.and_then(|status| StatusCode::from_u16(status).ok());
     let (Some(status), Some(_)) = (status, &result.headers) else { return Err(Refusal::NoResponse) };
     let mut headers = stored::headers(gateway, id, result.headers)?;
     let body = ResultBody::open(gateway, id, result.body, result.chunks, result.length)?;
     hop::strip(&mut headers);
     headers.remove(header::TRAILER);
-    if !to_head {
-        set_length(&mut headers, status, body.length);
-    }
     insert(&mut headers, TASK, &id.to_string());
     // The upstream may call its answer public; this address is for one caller's credentials.
     headers.append(header::VARY, HeaderValue::from_static("Authorization"));
-    let mut response = Response::new(body.whole());
+    Ok(Kept { status, headers, body })
+}
+
+fn replayed(status: StatusCode, headers: HeaderMap, body: GatewayBody) -> Response<GatewayBody> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response.extensions_mut().insert(Replayed);
-    Ok(response)
+    response
 }
 
+/// The length of what is sent now: an answer to `HEAD` said the length of a body it did not have.
 fn set_length(headers: &mut HeaderMap, status: StatusCode, length: u64) {
     headers.remove(header::CONTENT_LENGTH);
     let has_length = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

@@ -83,6 +83,19 @@ pub fn succeeded(
         return Ok(response);
     }
     response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    whole_or_parts(response, id, body, call)
+}
+
+/// A 200 with its body, or the parts of it that the reader asks for.
+///
+/// # Errors
+/// No part of it is there.
+pub fn whole_or_parts(
+    mut response: Response<GatewayBody>,
+    id: TaskId,
+    body: ResultBody,
+    call: &ResultsCall<'_>,
+) -> Result<Response<GatewayBody>, Refusal> {
     match wanted(call, response.headers(), body.length) {
         Wanted::Whole => *response.body_mut() = body.whole(),
         Wanted::Unsatisfiable => return Err(Refusal::RangeNotSatisfiable(body.length)),

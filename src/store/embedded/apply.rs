@@ -15,6 +15,7 @@ use crate::lease::LeaseToken;
 use crate::seal::Sealed;
 use crate::store::{
     Accepted, Announce, AttemptEnd, AttemptRecord, ChunkKind, DeliveryEnd, NewResult, NewTask, Settled,
+    StoreError,
 };
 use crate::task::FinalStatus;
 
@@ -41,6 +42,16 @@ pub(super) fn known(connection: &Connection, task: &NewTask) -> rusqlite::Result
             Ok(if same { Accepted::Before(id) } else { Accepted::OtherCall })
         })
         .optional()
+}
+
+/// A call whose idempotency key is on disk already makes no new task, so it needs no room; any other is told
+/// that it is `full`.
+pub(super) fn known_or(
+    full: StoreError,
+    connection: &Connection,
+    task: &NewTask,
+) -> Result<Accepted, StoreError> {
+    known(connection, task).ok().flatten().ok_or(full)
 }
 
 /// accept: the task, its request and its state. With a lease it is handed off, else it rests, due now.

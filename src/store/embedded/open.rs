@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use prometheus_client::metrics::histogram::Histogram;
 use rand::Rng;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,7 @@ use super::backlog::Backlog;
 use super::inbox::Inbox;
 use super::reader::Readers;
 use super::writer::{self, Writer};
-use super::{Shared, Store, signing};
+use super::{Shared, Store, inspect, seen, signing};
 use crate::clock::{Clock, Timestamp};
 use crate::id::{Seq, TaskIds};
 use crate::seal::{self, KeyFileError, KeyRing, SealError, Sealed};
@@ -29,18 +30,19 @@ use crate::signing::{SigningError, SigningKeys};
 use crate::store::{Lane, Load, Ready};
 
 /// Marks a SQLite file as ours (`PRAGMA application_id`).
-const APPLICATION_ID: i32 = 0x5267_426B;
+pub(super) const APPLICATION_ID: i32 = 0x5267_426B;
 
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("../../../migrations/embedded/0001_initial.sql"),
     include_str!("../../../migrations/embedded/0002_repeat_and_cancel.sql"),
     include_str!("../../../migrations/embedded/0003_owner.sql"),
+    include_str!("../../../migrations/embedded/0004_clock.sql"),
 ];
 
 /// Proves that the key file fits the store.
 const KEY_CHECK: &[u8] = b"ringback key check";
 
-/// No schedule reaches further; a later `due_at` comes from a clock that has since been set back.
+/// No schedule reaches further. A later `due_at` was written by a version that did not keep the clock.
 const DUE_AT_MOST: std::time::Duration = std::time::Duration::from_hours(24);
 
 /// What a store needs to know to open.
@@ -76,8 +78,24 @@ pub enum OpenError {
     Signing(#[from] SigningError),
     #[error("there is no store at {0}; name its data directory with --data-dir or the configuration")]
     Missing(PathBuf),
-    #[error("{0} is not a Ringback store; move it away or choose another data directory")]
+    #[error(
+        "{0} is not a Ringback store, or its first page is damaged; move it away, restore a back-up, or \
+         choose another data directory"
+    )]
     NotAStore(PathBuf),
+    #[error("{0} is not a file; move it away or choose another data directory")]
+    NotAFile(PathBuf),
+    #[error(
+        "the store {0} is missing or empty, and it was there before; put it back or restore a back-up (to \
+         begin an empty one instead, move everything beside it away)"
+    )]
+    Gone(PathBuf),
+    #[error("the store {path} is damaged ({what}); nothing was changed; restore a back-up")]
+    Damaged { path: PathBuf, what: String },
+    #[error("cannot read the store {path}: {source}")]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("cannot write the store {path}: {source}")]
+    Unwritable { path: PathBuf, source: io::Error },
     #[error("the store {0} was written by a newer version; run that version")]
     Newer(PathBuf),
     #[error("cannot lock the store {path}: {source}")]
@@ -100,13 +118,20 @@ impl Store {
     pub fn open(options: &OpenOptions) -> Result<(Self, KeyRing, NodeSecrets), OpenError> {
         let data_dir_lock = lock_data_dir(&options.data_dir)?;
         let path = options.database.clone().unwrap_or_else(|| options.data_dir.join("ringback.db"));
-        let exists = fs::metadata(&path).is_ok_and(|file| file.len() > 0);
+        let found = inspect::from_outside(&path)?;
+        let exists = found.is_there();
+        let database_lock = lock_database(&path)?;
+        inspect::thoroughly(&path, found)?;
         let key_file = options.key_file.clone().unwrap_or_else(|| options.data_dir.join("ringback.keys"));
         let ring = seal::load_or_create(&key_file, !exists)?;
 
         let database_error = |source| OpenError::Database { path: path.clone(), source };
-        let database_lock = lock_database(&path)?;
         let mut connection = connect(&path).map_err(database_error)?;
+        if found.has_log() {
+            // A store that is refused keeps its log as it is.
+            keep_log(&connection, true).map_err(database_error)?;
+            inspect::for_damage(&connection, &path)?;
+        }
         // Before anything that could change a file of somebody else.
         check_is_ours(&connection, &path, exists)?;
         configure(&connection, exists).map_err(database_error)?;
@@ -114,6 +139,9 @@ impl Store {
         let fingerprint = read_secrets(&connection, &ring, &path)?;
         let signing = signing::read_or_make(&mut connection, &ring, options.clock.wall(), &path)?;
         let recovered = recover(&mut connection, options).map_err(database_error)?;
+        inspect::remember_made(&database_lock)
+            .map_err(|source| OpenError::Lock { path: path.clone(), source })?;
+        keep_log(&connection, false).map_err(database_error)?;
         let readers = Readers::start(&path).map_err(database_error)?;
         let (mut shared, writer) = join(connection, readers, recovered, options);
         let watched = (Arc::clone(&shared.inbox), shared.failed.clone());
@@ -172,6 +200,7 @@ pub(super) fn join(
         deliveries,
         running: Mutex::new(HashMap::new()),
         ids: TaskIds::after(recovered.last),
+        clock: recovered.clock,
         full,
         failed: CancellationToken::new(),
         writer: Mutex::new(None),
@@ -181,10 +210,21 @@ pub(super) fn join(
 
 pub(super) fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {
     let unusable = |source| OpenError::DataDir { path: data_dir.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(unusable)?;
+    make_durably(data_dir).map_err(unusable)?;
     lock(&data_dir.join("ringback.lock"))
         .map_err(unusable)?
         .ok_or_else(|| OpenError::InUse(data_dir.to_owned()))
+}
+
+/// Makes a directory and those above it. What is in it can only be durable if its own entry is.
+fn make_durably(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// The exclusive lock on a file made for it; `None` while another process has it.
@@ -205,7 +245,7 @@ pub(super) fn lock_database(path: &Path) -> Result<File, OpenError> {
 
 /// The path of a file beside `path`. A database may lie outside the data directory, where the lock of
 /// that directory does not reach it.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -226,6 +266,11 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
             | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE,
     )
+}
+
+/// Whether closing this connection leaves the write-ahead log as it is.
+fn keep_log(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(drop)
 }
 
 pub(super) fn configure(connection: &Connection, exists: bool) -> rusqlite::Result<()> {
@@ -317,12 +362,14 @@ pub(super) struct Recovered {
     pub upstream_ids: Vec<i64>,
     pub unfinished: u64,
     pub backlog: Backlog,
+    pub clock: Clock,
     last: Seq,
 }
 
 /// Gives every lease back: this process is the only owner, so whoever held them is gone.
 pub(super) fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Result<Recovered> {
-    let latest_due = options.clock.steady().after(DUE_AT_MOST).0;
+    let clock = options.clock.not_before(seen::read(connection)?);
+    let latest_due = clock.steady().after(DUE_AT_MOST).0;
     let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     // Chunks staged by an attempt that never settled; it held a lease.
     tx.execute("DELETE FROM chunk WHERE kind = 1 AND seq IN (SELECT seq FROM state WHERE lease <> 0)", [])?;
@@ -351,7 +398,7 @@ pub(super) fn recover(connection: &mut Connection, options: &OpenOptions) -> rus
         .unwrap_or(0);
     warn_about_unconfigured(&tx, options)?;
     tx.commit()?;
-    Ok(Recovered { upstream_ids, unfinished, backlog, last: Seq(last) })
+    Ok(Recovered { upstream_ids, unfinished, backlog, clock, last: Seq(last) })
 }
 
 /// Tasks of an upstream that left the configuration wait until it comes back.

@@ -134,6 +134,19 @@ impl Store {
             .await
     }
 
+    /// Whether an idempotency key with this hash was accepted.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn knows_key(&self, key_hash: [u8; 32]) -> Result<bool, StoreError> {
+        self.shared
+            .readers
+            .read(move |connection| {
+                connection.prepare_cached("SELECT 1 FROM idempotency WHERE key_hash = ?1")?.exists([key_hash])
+            })
+            .await
+    }
+
     /// Queue depth and age. Counts the backlog, so ask at the pace of a metrics scrape.
     ///
     /// # Errors

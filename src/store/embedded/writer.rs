@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::histogram::Histogram;
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{self, Effect};
@@ -21,6 +21,8 @@ use super::claim;
 use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
 use super::open::{NEVER, OpenOptions, Recovered};
 use super::retention;
+use super::room::{Room, is_about_one_row};
+use super::seen::Seen;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
 use crate::id::Seq;
@@ -62,6 +64,8 @@ pub(super) struct Writer {
     claiming: bool,
     clock: Clock,
     commit_seconds: Histogram,
+    seen: Seen,
+    room: Room,
     /// The last commit failed; claims wait until then. Said once, not with every caller.
     failing_until: Option<Timestamp>,
 }
@@ -114,7 +118,7 @@ impl Writer {
         full: Arc<AtomicBool>,
         options: &OpenOptions,
     ) -> Self {
-        let now = options.clock.steady();
+        let now = recovered.clock.steady();
         let lanes = lanes
             .into_iter()
             .zip(&recovered.upstream_ids)
@@ -132,8 +136,10 @@ impl Writer {
             full,
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
-            clock: options.clock,
+            clock: recovered.clock,
             commit_seconds: options.commit_seconds.clone(),
+            seen: Seen::new(),
+            room: Room::default(),
             failing_until: None,
         }
     }
@@ -231,12 +237,14 @@ impl Writer {
     fn refuse_above_the_limit(&self, accepts: &mut Vec<Accept>) {
         let mut room_of_each = self.backlog.room();
         for refused in accepts.extract_if(.., |accept| !room_of_each.take(self.owner_of(accept))) {
-            let _ = refused.reply.send(Err(StoreError::FullForCredentials));
+            let known = apply::known_or(StoreError::FullForCredentials, &self.connection, &refused.task);
+            let _ = refused.reply.send(known);
         }
         let room = self.max_queued_tasks.saturating_sub(self.unfinished);
         let keep = usize::try_from(room).unwrap_or(usize::MAX).min(accepts.len());
         for refused in accepts.drain(keep..) {
-            let _ = refused.reply.send(Err(StoreError::Full));
+            let known = apply::known_or(StoreError::Full, &self.connection, &refused.task);
+            let _ = refused.reply.send(known);
         }
     }
 
@@ -254,9 +262,12 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: Batch) {
-        match self.transact(&batch.operations, &batch.accepts) {
+        let now = self.clock.steady();
+        let room = self.room.make(&self.connection, now);
+        match room.and_then(|()| self.transact(&batch.operations, &batch.accepts)) {
             Ok(applied) => self.answer(batch, applied),
             Err(error) => {
+                self.room.failed(&error, now);
                 self.say_failing(&error);
                 let single = batch.operations.len() + batch.accepts.len() <= 1;
                 if single || !is_about_one_row(&error) {
@@ -326,6 +337,7 @@ impl Writer {
             (applied.claimed_deliveries, applied.delivery_due) =
                 claim::deliveries(&tx, now, self.deliveries.room())?;
         }
+        self.seen.note(&tx, now)?;
         tx.commit()?;
         self.commit_seconds.observe(started.elapsed().as_secs_f64());
         Ok(applied)
@@ -428,22 +440,6 @@ fn note(applied: &mut Applied, lanes: &[WriterLane], effect: &Effect) {
         applied.delivery_due = applied.delivery_due.min(due_at);
     }
     applied.finished.extend(effect.finished);
-}
-
-/// A full disk fails every row alike; anything else may be the fault of a single one.
-fn is_about_one_row(error: &rusqlite::Error) -> bool {
-    !matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::ReadOnly
-                | ErrorCode::DatabaseBusy
-                | ErrorCode::CannotOpen
-                | ErrorCode::DatabaseCorrupt
-                | ErrorCode::NotADatabase
-        )
-    )
 }
 
 fn refuse(batch: Batch) {

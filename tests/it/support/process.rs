@@ -7,7 +7,7 @@ use std::thread;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::within;
+use super::{within, within_times};
 
 /// A running `ringback`, or what it is tested with. Dropped, it is ended; dropped by a failing test,
 /// its log is printed.
@@ -113,8 +113,13 @@ impl Process {
 
     /// Waits for the end.
     pub async fn ended(&mut self) -> Ended {
+        self.ended_within(1).await
+    }
+
+    /// Waits for the end so many times as long.
+    pub async fn ended_within(&mut self, times: u32) -> Ended {
         let status = {
-            let exit = within("the program ended", self.exit.wait_for(Option::is_some)).await;
+            let exit = within_times(times, "the program ended", self.exit.wait_for(Option::is_some)).await;
             (*exit.expect("the exit is sent before its sender goes")).expect("waited for until it is there")
         };
         Ended { status, stdout: self.stdout.borrow().clone(), stderr: self.stderr.borrow().clone() }

@@ -1,11 +1,14 @@
-//! What a webhook URI's query asks the inbox to do: `fail`, `status`, `delay`. Pure.
+//! What a webhook URI's query asks the inbox to do: `fail`, `status`, `delay`, `header`. Pure.
 
 use std::time::Duration;
 
 use axum::extract::Query;
-use http::{StatusCode, Uri};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 
 const DELAY_MAX: Duration = Duration::from_mins(5);
+
+/// The server's own: another value would break the answer.
+const NOT_ORDERED: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Orders {
@@ -13,6 +16,8 @@ pub(super) struct Orders {
     fail: u32,
     status: StatusCode,
     pub(super) delay: Duration,
+    /// Of the answer.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Orders {
@@ -22,7 +27,7 @@ impl Orders {
     /// A sentence, when an order cannot be understood.
     pub(super) fn parse(uri: &Uri) -> Result<Self, String> {
         let Query(parameters) = Query::<Vec<(String, String)>>::try_from_uri(uri).unwrap_or_default();
-        let mut orders = Self { fail: 0, status: StatusCode::OK, delay: Duration::ZERO };
+        let mut orders = Self { fail: 0, status: StatusCode::OK, delay: Duration::ZERO, headers: Vec::new() };
         for (name, value) in parameters {
             match name.as_str() {
                 "fail" => {
@@ -32,6 +37,10 @@ impl Orders {
                 "delay" => {
                     orders.delay =
                         delay(&value).ok_or("'delay' must be like 500ms, 2s or 2, at most 300s.")?;
+                }
+                "header" => {
+                    let sentence = "'header' must be like Content-Language:de, and not about the connection.";
+                    orders.headers.push(header_of(&value).ok_or(sentence)?);
                 }
                 _ => {}
             }
@@ -60,6 +69,12 @@ fn delay(text: &str) -> Option<Duration> {
     (delay <= DELAY_MAX).then_some(delay)
 }
 
+fn header_of(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':')?;
+    let name = name.parse().ok().filter(|name| !NOT_ORDERED.contains(name))?;
+    Some((name, value.trim().parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +101,13 @@ mod tests {
     }
 
     #[test]
+    fn a_header_is_a_name_and_a_value() {
+        let headers = orders("header=Etag:%22a%22&header=X-Total:+7").unwrap().headers;
+        let texts: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(texts, [("etag", b"\"a\"".as_slice()), ("x-total", b"7".as_slice())]);
+    }
+
+    #[test]
     fn an_order_nobody_understands_is_refused_with_a_sentence() {
         for query in [
             "fail=some",
@@ -96,6 +118,10 @@ mod tests {
             "delay=soon",
             "delay=301",
             "delay=",
+            "header=etag",
+            "header=two words:1",
+            "header=a:b%0A",
+            "header=Content-Length:1",
         ] {
             assert!(orders(query).unwrap_err().contains("must be"), "{query}");
         }
