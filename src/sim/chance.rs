@@ -22,17 +22,19 @@ struct Hands {
     skew: i64,
     /// What the wall clock said when this life began.
     steady_from: i64,
+    /// How far the steady clock of the last life had come.
+    latest: i64,
 }
 
 thread_local! {
     static HANDS: Cell<Hands> =
-        const { Cell::new(Hands { began: DAWN, instant: None, skew: 0, steady_from: DAWN }) };
+        const { Cell::new(Hands { began: DAWN, instant: None, skew: 0, steady_from: DAWN, latest: DAWN }) };
     static DICE: Cell<u64> = const { Cell::new(0) };
 }
 
 /// A new world begins.
 pub(super) fn dawn(seed: u64) {
-    HANDS.set(Hands { began: DAWN, instant: None, skew: 0, steady_from: DAWN });
+    HANDS.set(Hands { began: DAWN, instant: None, skew: 0, steady_from: DAWN, latest: DAWN });
     DICE.set(seed);
 }
 
@@ -43,9 +45,23 @@ pub(super) fn begin(skew: i64) {
     HANDS.set(Hands { instant: Some(Instant::now()), skew: hands.skew + skew, steady_from, ..hands });
 }
 
+/// The node's steady clock begins here. It may go on where it once was, or begin at the date.
+pub(super) fn resume(steady_from: Timestamp) -> bool {
+    let hands = HANDS.get();
+    let date = hands.steady_from;
+    HANDS.set(Hands { steady_from: steady_from.0, latest: hands.latest.max(steady_from.0), ..hands });
+    (date..=date.max(hands.latest)).contains(&steady_from.0)
+}
+
 /// The node is gone; its runtime is about to be.
 pub(super) fn end() {
-    HANDS.set(Hands { began: true_now(), instant: None, steady_from: steady(), ..HANDS.get() });
+    HANDS.set(Hands {
+        began: true_now(),
+        instant: None,
+        steady_from: steady(),
+        latest: steady(),
+        ..HANDS.get()
+    });
 }
 
 /// Milliseconds that no clock of the node can change.

@@ -70,6 +70,10 @@ async fn lead(shared: &Shared) -> End {
         let mut world = shared.lock();
         world.dies_at_commit = false;
         let (store, by_hand) = world.disk.open(&options(&world.plan.house, clock), &ring());
+        let clock = store.clock();
+        if !chance::resume(clock.steady()) {
+            world.breaks("the steady clock begins where it never was");
+        }
         tokio::spawn(write(shared.clone(), by_hand.writer));
         tokio::spawn(read(shared.clone(), by_hand.reads));
         Arc::new(workshop(shared, &world.plan.house, store, clock))

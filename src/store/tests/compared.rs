@@ -75,8 +75,19 @@ struct Both {
 }
 
 fn open(disk: &Disk, ring: &KeyRing, options: &OpenOptions) -> (Opened, Turned, Reads) {
+    // Another life of the node has another clock.
+    let options = &OpenOptions {
+        clock: Clock::by(|| NOON),
+        data_dir: options.data_dir.clone(),
+        database: None,
+        key_file: None,
+        upstreams: options.upstreams.clone(),
+        commit_seconds: options.commit_seconds.clone(),
+        ..*options
+    };
     let (store, by_hand) = disk.open(options, ring);
-    (Opened { store, ring: ring.clone(), clock: options.clock }, by_hand.writer, by_hand.reads)
+    let clock = store.clock();
+    (Opened { store, ring: ring.clone(), clock }, by_hand.writer, by_hand.reads)
 }
 
 impl Both {
@@ -87,7 +98,6 @@ impl Both {
             max_queued_tasks: QUEUED_MAX as u64,
             max_queued_per_credentials: QUEUED_EACH as u64,
             ready_capacity: 64,
-            clock: Clock::by(|| NOON),
             ..options(dir.path())
         };
         let disk = Disk::new();

@@ -109,6 +109,11 @@ impl Model {
             let waits = |task: &&Task| task.state.is_some() && of.is_none_or(|caller| caller == task.caller);
             self.tasks.values().filter(waits).count()
         };
+        if let Some((key, call)) = key
+            && let Some((known, id)) = self.keys.get(&key)
+        {
+            return if *known == call { Says::Before(*id) } else { Says::OtherCall };
+        }
         if unfinished(Some(caller)) >= QUEUED_EACH {
             return Says::FullForCredentials;
         }
@@ -116,9 +121,6 @@ impl Model {
             return Says::Full;
         }
         if let Some((key, call)) = key {
-            if let Some((known, id)) = self.keys.get(&key) {
-                return if *known == call { Says::Before(*id) } else { Says::OtherCall };
-            }
             self.keys.insert(key, (call, id));
         }
         let state = State { attempts: 0, started: 0, due_at: now, deadline, lease: None };
