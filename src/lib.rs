@@ -51,6 +51,8 @@ pub mod seal;
 pub mod secret;
 pub mod service;
 pub mod signing;
+#[cfg(test)]
+mod sim;
 pub mod store;
 pub mod task;
 pub mod telemetry;

@@ -65,7 +65,12 @@ pub struct TakenUp {
 impl TakenUp {
     /// The output of `work`, or `None` when the task was cancelled first; `work` is dropped then.
     pub async fn unless_cancelled<F: Future>(&self, work: F) -> Option<F::Output> {
-        self.cancelled.run_until_cancelled(work).await
+        // The cancellation first: work that could go on at the same instant must not begin anything.
+        tokio::select! {
+            biased;
+            () = self.cancelled.cancelled() => None,
+            output = work => Some(output),
+        }
     }
 }
 
@@ -104,6 +109,18 @@ mod tests {
         assert_eq!(tokio::join!(work, cancel).0, None);
         drop(taken_up);
         assert!(cancellations.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn work_that_could_go_on_at_the_same_instant_is_dropped_too() {
+        let cancellations = Arc::new(Cancellations::default());
+        let taken_up = cancellations.take_up(Seq(1), lease(1)).unwrap();
+        let (go_on, told) = tokio::sync::oneshot::channel::<()>();
+        let mut work = Box::pin(taken_up.unless_cancelled(told));
+        assert!(futures_util::poll!(&mut work).is_pending());
+        cancellations.cancel(Seq(1), lease(1));
+        go_on.send(()).unwrap();
+        assert_eq!(work.await, None);
     }
 
     #[tokio::test]

@@ -17,6 +17,8 @@ use crate::task::Status;
 
 mod callers;
 mod cancelling;
+mod compared;
+mod model;
 mod opening;
 mod repeats;
 mod room;

@@ -51,8 +51,8 @@ async fn a_task_is_kept_when_the_node_dies_between_the_commit_and_the_answer() {
     let mut client = Box::pin(opened.store.accept(task));
     assert!(poll!(&mut client).is_pending());
     let taken = writer.take().unwrap();
-    writer.commit_and_die(taken);
-    drop(client);
+    let unheard = writer.commit_and_die(taken);
+    drop((client, unheard));
     drop(opened);
     let tasks: u32 = disk.look.query_row("SELECT count(*) FROM task", [], |row| row.get(0)).unwrap();
     assert_eq!(tasks, 1);
@@ -74,13 +74,13 @@ async fn a_reader_sees_what_is_written_and_nothing_before() {
     let mut reader = Box::pin(opened.find(id));
     assert!(poll!(&mut reader).is_pending());
     let read = reads.take().unwrap();
-    reads.answer(read);
+    read(&disk.look);
     assert!(reader.await.is_none());
     writer.commit(taken);
     client.await.unwrap();
     let mut reader = Box::pin(opened.find(id));
     assert!(poll!(&mut reader).is_pending());
     let read = reads.next().await.unwrap();
-    reads.answer(read);
+    read(&disk.look);
     assert!(matches!(reader.await, Some(Found::Waiting(_))));
 }

@@ -45,11 +45,7 @@ impl Disk {
         let recovered = open::recover(&mut connection, options).expect("a database in memory");
         let (readers, reads) = Readers::by_hand();
         let (shared, writer) = open::join(connection, readers, recovered, options);
-        let reader = connect(&self.uri);
-        (
-            Store { shared: Arc::new(shared) },
-            ByHand { writer: Turned(writer), reads: Reads { reads, connection: reader } },
-        )
+        (Store { shared: Arc::new(shared) }, ByHand { writer: Turned(writer), reads: Reads(reads) })
     }
 }
 
@@ -72,6 +68,26 @@ pub(crate) struct Turned(Writer);
 
 /// Work the writer has taken and not yet written.
 pub(crate) struct Taken(Batch);
+
+impl Taken {
+    /// The tasks that operations are about, each with the lease it is done under; a cancellation needs
+    /// none.
+    pub fn leases(&self) -> Vec<(Seq, Option<LeaseToken>)> {
+        let lease_of = |operation: &Operation| match operation {
+            Operation::Started { seq, lease, .. }
+            | Operation::SettleAttempt { seq, lease, .. }
+            | Operation::SettleDelivery { seq, lease, .. }
+            | Operation::ReleaseTask { seq, lease, .. }
+            | Operation::ReleaseDelivery { seq, lease, .. }
+            | Operation::StageChunk { seq, lease, .. } => (*seq, Some(*lease)),
+            Operation::Cancel { seq, .. } => (*seq, None),
+        };
+        self.0.operations.iter().map(lease_of).collect()
+    }
+}
+
+/// A retention transaction to come.
+pub(crate) struct Purging(Purge);
 
 impl Turned {
     /// The next work, if there is any now.
@@ -100,18 +116,22 @@ impl Turned {
         self.0.look(&mut inbox.lock())
     }
 
-    /// Writes, answers and hands off.
-    pub fn commit(&mut self, Taken(mut batch): Taken) {
+    /// Writes, answers and hands off. What retention is asked for comes after it.
+    pub fn commit(&mut self, Taken(mut batch): Taken) -> Option<Purging> {
         let purge = batch.purge.take();
         self.0.commit(batch);
-        if let Some(purge) = purge {
-            self.0.purge(purge);
-        }
+        purge.map(Purging)
     }
 
-    /// Writes, and dies before anybody hears of it.
-    pub fn commit_and_die(mut self, Taken(batch): Taken) {
-        let _ = self.0.transact(&batch.operations, &batch.accepts);
+    pub fn purge(&mut self, Purging(purge): Purging) {
+        self.0.purge(purge);
+    }
+
+    /// Writes, and dies before anybody hears of it. Whoever waits goes on waiting while what this
+    /// returns is held.
+    pub fn commit_and_die(mut self, taken: Taken) -> Taken {
+        let _ = self.0.transact(&taken.0.operations, &taken.0.accepts);
+        taken
     }
 
     /// As a disk that is full, or no longer is.
@@ -121,23 +141,16 @@ impl Turned {
 }
 
 /// The questions of gateway and worker.
-pub(crate) struct Reads {
-    reads: mpsc::Receiver<Read>,
-    connection: Connection,
-}
+pub(crate) struct Reads(mpsc::Receiver<Read>);
 
 impl Reads {
     /// The next question, waiting for it; `None` when the store is gone.
     pub async fn next(&mut self) -> Option<Read> {
-        self.reads.recv().await
+        self.0.recv().await
     }
 
     /// The next question, if there is one.
     pub fn take(&mut self) -> Option<Read> {
-        self.reads.try_recv().ok()
-    }
-
-    pub fn answer(&self, read: Read) {
-        read(&self.connection);
+        self.0.try_recv().ok()
     }
 }

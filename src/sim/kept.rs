@@ -1,0 +1,49 @@
+//! Plans that once broke a promise, as they were shrunk.
+
+use super::plan::{Call, Does, Event, Fate, Happens, Hears, House, Plan, Receipt};
+use super::run;
+use crate::outcome::Idempotency;
+
+fn call(number: u32, at: i64, after: u64) -> Call {
+    Call {
+        number,
+        at,
+        post: false,
+        key: None,
+        host: None,
+        long: false,
+        watched: false,
+        upstream: vec![Fate { after, what: Does::Answers(200) }],
+        receiver: vec![Receipt { after: 0, what: Hears::Well }],
+    }
+}
+
+fn house() -> House {
+    House {
+        retry_delays: Vec::new(),
+        webhook_delays: vec![30_000],
+        jitter: 0.0,
+        deadline: 200_000_000,
+        idempotency: Idempotency::None,
+        concurrency: 8,
+        webhook_concurrency: 1,
+        per_host: 2,
+        ready: 2,
+        max_queued: 1_000,
+    }
+}
+
+/// Its request was read and its cancellation written at one instant; then it was sent.
+#[test]
+fn a_call_never_leaves_after_its_cancellation_is_written() {
+    let plan = Plan {
+        seed: 34,
+        house: house(),
+        calls: vec![call(20, 3_815, 1_925), call(8, 4_546, 3)],
+        events: vec![
+            Event { at: 3_853, what: Happens::Drain },
+            Event { at: 5_550, what: Happens::Cancel(8) },
+        ],
+    };
+    assert_eq!(run(&plan), None);
+}

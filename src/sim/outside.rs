@@ -1,0 +1,263 @@
+//! The world's upstream and receivers: they do what the plan says, and hold every call and every webhook
+//! against what may be sent at that instant.
+
+use std::collections::VecDeque;
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::chance;
+use super::life::{Kept, Life, does_nothing};
+use super::people::{self, LONG_BODY, SHORT_BODY};
+use super::plan::{Does, Hears, House};
+use super::world::{Shared, World, sleep};
+use crate::guard::WebhookUri;
+use crate::outcome::NoAnswer;
+use crate::seal::CHUNK_BYTES;
+use crate::store::LaneId;
+use crate::upstream::{Answer, Attempt, Call};
+use crate::webhook::{DeliveryFailure, DeliveryOutcome, Message};
+use crate::worker::Outside;
+
+/// The largest result that is kept.
+pub(super) const MAX_RESULT: usize = 4 * CHUNK_BYTES;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The answer's body: what is left of it, and whether its end is missing.
+pub(super) struct Pieces {
+    left: VecDeque<Bytes>,
+    breaks: bool,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        match self.left.pop_front() {
+            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            None if self.breaks => Poll::Ready(Some(Err("broke off"))),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+/// Counts something as in flight until dropped.
+struct InFlight<F: FnMut(&mut World)> {
+    shared: Shared,
+    over: F,
+}
+
+impl<F: FnMut(&mut World)> Drop for InFlight<F> {
+    fn drop(&mut self) {
+        (self.over)(&mut self.shared.lock());
+    }
+}
+
+impl Outside for Shared {
+    type Body = Pieces;
+
+    async fn attempt(&self, _: LaneId, call: Call<'_>) -> Attempt<Pieces> {
+        let number = people::number_in(call.path_and_query);
+        let fate = self.lock().called(number);
+        self.check();
+        let _in_flight = InFlight { shared: self.clone(), over: |world: &mut World| world.calling -= 1 };
+        if fate.what == Does::Panics {
+            resume_unwind(Box::new("as planned"));
+        }
+        if fate.what != Does::Unreachable {
+            let body = call.body.collect().await.map(http_body_util::Collected::to_bytes);
+            let expected = if self.lock().life(number).expect("it is called").call.long {
+                LONG_BODY
+            } else {
+                SHORT_BODY
+            };
+            if body.is_ok_and(|body| body.len() != expected) {
+                self.broken(&format!("call {number} left with another body"));
+            }
+        }
+        sleep(fate.after).await;
+        let attempt = match fate.what {
+            Does::Unreachable => Attempt::NotSent,
+            Does::Times => {
+                tokio::time::sleep(PATIENCE).await;
+                Attempt::NoAnswer(NoAnswer::Timeout)
+            }
+            Does::Breaks | Does::Panics => Attempt::NoAnswer(NoAnswer::Broken),
+            Does::Answers(status) => answer(status, None, 1, 20, false),
+            Does::Asks(status, seconds) => answer(status, Some(seconds), 1, 20, false),
+            Does::Long(status) => answer(status, None, 5, CHUNK_BYTES / 2, false),
+            Does::TooLarge(status) => answer(status, None, 5, CHUNK_BYTES, false),
+            Does::BreaksOff(status) => answer(status, None, 3, CHUNK_BYTES, true),
+        };
+        let mut world = self.lock();
+        let life = world.life(number).expect("it was called");
+        life.ended.push((fate, chance::steady()));
+        attempt
+    }
+
+    async fn deliver(&self, uri: &WebhookUri, message: &Message) -> DeliveryOutcome {
+        let host = people::host_in(uri.expose());
+        let (number, receipt) = self.lock().rung(host, message);
+        self.check();
+        let over = |world: &mut World| {
+            world.ringing -= 1;
+            *world.ringing_at.entry(host).or_default() -= 1;
+        };
+        let _in_flight = InFlight { shared: self.clone(), over };
+        let failed = |why| DeliveryOutcome::Failed { why };
+        sleep(receipt.after).await;
+        let outcome = match receipt.what {
+            Hears::Well => DeliveryOutcome::Delivered { status: 204 },
+            Hears::Status(status) => failed(DeliveryFailure::HttpStatus(status)),
+            Hears::Times => failed(DeliveryFailure::Timeout),
+            Hears::Denied => failed(DeliveryFailure::AddressDenied("private")),
+            Hears::Panics => failed(DeliveryFailure::Broken),
+        };
+        if let Some(life) = self.lock().life(number) {
+            life.heard.push((receipt, chance::steady()));
+        }
+        if receipt.what == Hears::Panics {
+            resume_unwind(Box::new("as planned"));
+        }
+        outcome
+    }
+}
+
+impl Shared {
+    fn check(&self) {
+        if self.lock().broken.is_some() {
+            self.dead.notify_one();
+        }
+    }
+}
+
+fn answer(
+    status: u16,
+    retry_after: Option<u32>,
+    pieces: usize,
+    bytes: usize,
+    breaks: bool,
+) -> Attempt<Pieces> {
+    let mut head = Response::builder().status(status);
+    if let Some(seconds) = retry_after {
+        head = head.header("retry-after", seconds);
+    }
+    let (head, ()) = head.body(()).expect("a status and a number").into_parts();
+    let body = Pieces { left: (0..pieces).map(|_| Bytes::from(vec![b'x'; bytes])).collect(), breaks };
+    Attempt::Answered(Answer::new(head, body, PATIENCE, Instant::now() + PATIENCE))
+}
+
+impl World {
+    /// An attempt begins.
+    fn called(&mut self, number: u32) -> super::plan::Fate {
+        self.calling += 1;
+        self.audit_these(|life| life.call.number == number);
+        let house = self.plan.house.clone();
+        let calling = self.calling;
+        let life = self.life(number).expect("nobody else has tasks here");
+        let fate = life.fate(life.tried);
+        let wrong = (calling > house.concurrency)
+            .then(|| format!("is in flight with {calling} in all"))
+            .or_else(|| may_be_called(life, &house));
+        life.tried += 1;
+        if fate.what != Does::Unreachable {
+            life.sent.push(fate);
+        }
+        if let Some(wrong) = wrong {
+            let kept = life.kept.clone();
+            self.breaks(&format!("call {number} {wrong}: {kept:?}"));
+        }
+        fate
+    }
+
+    /// A delivery attempt begins.
+    fn rung(&mut self, host: u8, message: &Message) -> (u32, super::plan::Receipt) {
+        self.ringing += 1;
+        *self.ringing_at.entry(host).or_default() += 1;
+        let index = *self.by_seq.get(&message.id.seq()).expect("nobody else has tasks here");
+        let number = self.lives[index].call.number;
+        self.audit_these(|life| life.call.number == number);
+        let house = self.plan.house.clone();
+        let too_many = self.ringing > house.webhook_concurrency || self.ringing_at[&host] > house.per_host;
+        let life = &mut self.lives[index];
+        let receipt = life.receipt(life.rung);
+        let wrong = if too_many { Some("more deliveries than places") } else { may_be_rung(life, message) };
+        life.rung += 1;
+        if let Some(wrong) = wrong {
+            let said = String::from_utf8_lossy(&message.body).into_owned();
+            let kept = life.kept.clone();
+            self.breaks(&format!("the webhook of call {number}: {wrong}: {kept:?}, {said}"));
+        }
+        (number, receipt)
+    }
+}
+
+/// What is wrong with an attempt that begins now.
+fn may_be_called(life: &Life, house: &House) -> Option<String> {
+    let done = |what: &Does| match what {
+        // Of an answer that is too long the status came first.
+        Does::Answers(status) | Does::Asks(status, _) | Does::Long(status) | Does::TooLarge(status) => {
+            !does_nothing(*status)
+        }
+        Does::Unreachable => false,
+        Does::Times | Does::Breaks | Does::BreaksOff(_) | Does::Panics => true,
+    };
+    if !life.repeatable(house) && life.sent.iter().any(|fate| done(&fate.what)) {
+        return Some(String::from("is sent again although it may be done"));
+    }
+    if life.cancelled {
+        return Some(String::from("is sent although it was cancelled"));
+    }
+    // Whoever lost its lease cannot know; the store does.
+    if life.taken > 0 {
+        return None;
+    }
+    let Kept::Waiting(kept) = &life.kept else { return Some(String::from("is sent and does not wait")) };
+    let tried = kept.attempts + life.tried_in_vain;
+    if life.tried != tried {
+        return Some(format!("was tried {} times, not {tried}", life.tried));
+    }
+    let begun = if life.repeatable(house) { 0 } else { kept.attempts + 1 };
+    if kept.started != begun {
+        return Some(String::from("is sent before that is written down, or needlessly is"));
+    }
+    let now = chance::steady();
+    (kept.lease == 0 || now < kept.due_at || now >= kept.deadline)
+        .then(|| format!("is sent at the wrong time, {now}"))
+}
+
+/// What is wrong with a delivery attempt that begins now.
+fn may_be_rung(life: &mut Life, message: &Message) -> Option<&'static str> {
+    let Kept::Final(kept) = &life.kept else { return Some("rings before there is a result") };
+    let said: Value = serde_json::from_slice(&message.body).expect("a webhook is JSON");
+    let text = |field: &str| said[field].as_str().map(str::to_owned);
+    let story = (text("status").unwrap_or_default(), text("error"));
+    let status = if kept.failure.is_none() { "Succeeded" } else { "Failed" };
+    if story.0 != status || story.1 != kept.failure {
+        return Some("does not say what the result says");
+    }
+    if *life.story.get_or_insert_with(|| story.clone()) != story {
+        return Some("tells two stories");
+    }
+    if life.taken > 0 {
+        return None;
+    }
+    let Some(delivery) = &kept.delivery else { return Some("is not owed") };
+    if life.rung != delivery.tries + life.rung_in_vain {
+        return Some("counts its tries wrong");
+    }
+    (delivery.lease == 0 || chance::steady() < delivery.due_at).then_some("rings at the wrong time")
+}

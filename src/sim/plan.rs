@@ -1,0 +1,220 @@
+//! Everything that happens to one world from outside, as data: made from a seed, shrunk when it breaks a
+//! promise, and written down in a test's source when it is worth keeping.
+
+use super::chance::Dice;
+use crate::outcome::Idempotency;
+
+/// A world to be.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Plan {
+    /// Of the latencies and the jitter; the rest is written out.
+    pub seed: u64,
+    pub house: House,
+    pub calls: Vec<Call>,
+    /// In the order of their instants.
+    pub events: Vec<Event>,
+}
+
+/// What is configured. Milliseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct House {
+    pub retry_delays: Vec<u64>,
+    pub webhook_delays: Vec<u64>,
+    pub jitter: f64,
+    pub deadline: u64,
+    pub idempotency: Idempotency,
+    pub concurrency: usize,
+    pub webhook_concurrency: usize,
+    pub per_host: usize,
+    pub ready: usize,
+    pub max_queued: u64,
+}
+
+/// A call, and all that will ever answer it. The last answer repeats.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Call {
+    pub number: u32,
+    pub at: i64,
+    pub post: bool,
+    /// Calls with the same key are the same call sent again.
+    pub key: Option<u8>,
+    /// Of the receiver; `None` without a webhook URI.
+    pub host: Option<u8>,
+    /// Its body has three chunks.
+    pub long: bool,
+    /// Somebody waits for its end.
+    pub watched: bool,
+    pub upstream: Vec<Fate>,
+    pub receiver: Vec<Receipt>,
+}
+
+/// What the upstream does with one attempt, after so many milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Fate {
+    pub after: u64,
+    pub what: Does,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Does {
+    /// Nobody listens: not a byte leaves.
+    Unreachable,
+    Times,
+    Breaks,
+    Answers(u16),
+    /// The same with `Retry-After`, in seconds.
+    Asks(u16, u32),
+    /// An answer of three chunks.
+    Long(u16),
+    TooLarge(u16),
+    /// The answer's body ends before its end, after a whole chunk.
+    BreaksOff(u16),
+    Panics,
+}
+
+/// What the receiver does with one delivery attempt, after so many milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Receipt {
+    pub after: u64,
+    pub what: Hears,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Hears {
+    Well,
+    Status(u16),
+    Times,
+    Denied,
+    Panics,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Event {
+    pub at: i64,
+    pub what: Happens,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Happens {
+    /// `kill -9`; the next start finds the wall clock moved by so much.
+    Crash(i64),
+    /// The same, right after the next commit and before anybody hears of it.
+    CrashAtCommit,
+    /// SIGTERM, and a new start.
+    Drain,
+    /// The wall clock jumps.
+    Jump(i64),
+    /// Nothing can be written for so long.
+    Full(u64),
+    /// The caller of this call cancels it, or erases its result.
+    Cancel(u32),
+    /// Somebody gives back the lease of this call's task or delivery, although its holder still works.
+    TakeLease(u32),
+    /// Retention: of results, then tasks, of this age.
+    Purge(i64),
+}
+
+impl Plan {
+    pub(super) fn from_seed(seed: u64) -> Self {
+        let mut dice = Dice::of(seed, 1);
+        let house = house(&mut dice);
+        let span = dice.of_these(&[50, 500, 5_000, 60_000]);
+        let count = dice.between(8, 64);
+        let mut calls: Vec<_> = (0..count).map(|number| call(number, span, &mut dice)).collect();
+        calls.sort_by_key(|call| call.at);
+        let events = dice.below(8);
+        let mut events: Vec<_> = (0..events).map(|_| event(count, span, &mut dice)).collect();
+        events.sort_by_key(|event| event.at);
+        Self { seed, house, calls, events }
+    }
+}
+
+fn house(dice: &mut Dice) -> House {
+    let delay = |dice: &mut Dice| dice.of_these(&[1, 20, 200, 1_000, 30_000]);
+    let retries = dice.below(5);
+    let webhook_retries = dice.below(8);
+    House {
+        retry_delays: (0..retries).map(|_| delay(dice)).collect(),
+        webhook_delays: (0..webhook_retries).map(|_| delay(dice)).collect(),
+        jitter: dice.of_these(&[0.0, 0.25, 1.0]),
+        deadline: dice.of_these(&[40, 2_000, 60_000, 3_000_000, 200_000_000]),
+        idempotency: dice.of_these(&[
+            Idempotency::None,
+            Idempotency::None,
+            Idempotency::Key,
+            Idempotency::Always,
+        ]),
+        concurrency: dice.of_these(&[1, 2, 8, 32]),
+        webhook_concurrency: dice.of_these(&[1, 4, 32]),
+        per_host: dice.of_these(&[1, 2, 16]),
+        ready: dice.of_these(&[1, 2, 8, 64]),
+        max_queued: dice.of_these(&[5, 1_000, 1_000]),
+    }
+}
+
+fn call(number: u32, span: u32, dice: &mut Dice) -> Call {
+    let fates = dice.between(1, 4);
+    let receipts = dice.between(1, 4);
+    Call {
+        number,
+        at: i64::from(dice.below(span)),
+        post: dice.percent(50),
+        key: dice.percent(15).then(|| u8::try_from(dice.below(4)).expect("below four")),
+        host: dice.percent(80).then(|| u8::try_from(dice.below(3)).expect("below three")),
+        long: dice.percent(3),
+        watched: dice.percent(20),
+        upstream: (0..fates).map(|_| fate(dice)).collect(),
+        receiver: (0..receipts).map(|_| receipt(dice)).collect(),
+    }
+}
+
+/// Mostly quick, so that much happens together; sometimes long, so that something happens meanwhile.
+fn after(dice: &mut Dice) -> u64 {
+    u64::from(if dice.percent(70) { dice.below(5) } else { dice.below(2_000) })
+}
+
+fn fate(dice: &mut Dice) -> Fate {
+    let error = dice.of_these(&[400, 404, 408, 425, 429, 500, 501, 502, 503, 504, 522]);
+    let what = match dice.below(100) {
+        0..45 => Does::Answers(200),
+        45..65 => Does::Answers(error),
+        65..72 => Does::Asks(error, dice.of_these(&[0, 1, 30, 100_000])),
+        72..80 => Does::Unreachable,
+        80..86 => Does::Times,
+        86..91 => Does::Breaks,
+        91..93 => Does::Long(dice.of_these(&[200, 500])),
+        93..95 => Does::TooLarge(dice.of_these(&[200, 503])),
+        95..97 => Does::BreaksOff(200),
+        97..99 => Does::Answers(302),
+        _ => Does::Panics,
+    };
+    Fate { after: after(dice), what }
+}
+
+fn receipt(dice: &mut Dice) -> Receipt {
+    let what = match dice.below(100) {
+        0..60 => Hears::Well,
+        60..85 => Hears::Status(dice.of_these(&[301, 404, 500, 503])),
+        85..94 => Hears::Times,
+        94..99 => Hears::Denied,
+        _ => Hears::Panics,
+    };
+    Receipt { after: after(dice), what }
+}
+
+fn event(calls: u32, span: u32, dice: &mut Dice) -> Event {
+    let hours = |dice: &mut Dice| (i64::from(dice.below(13)) - 6) * 3_600_000;
+    // Some after the last call, when only retries are left.
+    let at = i64::from(dice.below(span * 2));
+    let what = match dice.below(100) {
+        0..15 => Happens::Crash(if dice.percent(20) { hours(dice) } else { 0 }),
+        15..30 => Happens::CrashAtCommit,
+        30..38 => Happens::Drain,
+        38..48 => Happens::Jump(hours(dice)),
+        48..58 => Happens::Full(dice.of_these(&[1, 50, 1_000])),
+        58..80 => Happens::Cancel(dice.below(calls)),
+        80..93 => Happens::TakeLease(dice.below(calls)),
+        _ => Happens::Purge(dice.of_these(&[0, 1_000])),
+    };
+    Event { at, what }
+}
