@@ -16,7 +16,7 @@ use super::people::{Front, UPSTREAM};
 use super::plan::{Happens, House};
 use super::world::{Shared, World, ring, sleep};
 use crate::backoff::Backoff;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::guard::{Rules, tests::config};
 use crate::id::Seq;
 use crate::lease::LeaseToken;
@@ -275,10 +275,19 @@ fn options(house: &House, clock: Clock) -> OpenOptions {
         upstreams: vec![String::from(UPSTREAM)],
         max_queued_tasks: house.max_queued,
         max_queued_per_credentials: house.max_queued,
+        max_bytes: 0,
         ready_capacity: house.ready,
         clock,
+        busy: Arc::new(move || busy(clock.steady())),
         commit_seconds: Histogram::new([1.0]),
     }
+}
+
+/// Every other second the node has no time left, so that accepts are paced now and free then.
+fn busy(now: Timestamp) -> Duration {
+    let now = now.0.unsigned_abs();
+    let (second, rest) = (now / 1_000, now % 1_000);
+    Duration::from_millis(second / 2 * 1_000 + second % 2 * rest)
 }
 
 fn workshop(shared: &Shared, house: &House, store: Store, clock: Clock) -> Workshop<Shared> {

@@ -79,7 +79,7 @@ impl Front {
             Ok(Accepted::New) => Told::Accepted,
             Ok(Accepted::Before(id)) => Told::Before(id),
             Ok(Accepted::OtherCall) => unreachable!("a key has one call here"),
-            Err(StoreError::Unavailable | StoreError::Full | StoreError::FullForCredentials) => Told::Refused,
+            Err(_) => Told::Refused,
         };
         self.answered(index, id, told);
         self.shared.changed.notify_one();

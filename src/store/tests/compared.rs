@@ -83,6 +83,7 @@ fn open(disk: &Disk, ring: &KeyRing, options: &OpenOptions) -> (Opened, Turned, 
         key_file: None,
         upstreams: options.upstreams.clone(),
         commit_seconds: options.commit_seconds.clone(),
+        busy: Arc::clone(&options.busy),
         ..*options
     };
     let (store, by_hand) = disk.open(options, ring);
@@ -148,7 +149,9 @@ impl Both {
             Ok(Accepted::OtherCall) => Says::OtherCall,
             Err(StoreError::Full) => Says::Full,
             Err(StoreError::FullForCredentials) => Says::FullForCredentials,
-            Err(StoreError::Unavailable) => return (Says::Unavailable, Says::Unavailable),
+            Err(StoreError::Unavailable | StoreError::NoRoom) => {
+                return (Says::Unavailable, Says::Unavailable);
+            }
         };
         let model = self.model.accept(id, caller, key, webhook, now, deadline);
         if model == Says::Accepted {
