@@ -123,6 +123,7 @@ async fn main() -> anyhow::Result<()> {
         ready_capacity: 2 * IN_FLIGHT,
         clock,
         max_bytes: 0,
+        busy: std::sync::Arc::new(|| std::time::Duration::ZERO),
         commit_seconds: Histogram::new([1.0]),
     })?;
     let credentials_id = args.credentials_id.into();

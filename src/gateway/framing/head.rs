@@ -84,7 +84,7 @@ fn is_token(byte: u8) -> bool {
 /// Whether a control character other than the tab is there. Every byte is looked at, without a way out
 /// before the last: so a long token is judged many bytes at a time.
 fn has_control(value: &[u8]) -> bool {
-    let is_control = |byte: u8| ((byte < b' ') & (byte != b'\t')) | (byte == 0x7f);
+    let is_control = |byte: u8| byte.is_ascii_control() && byte != b'\t';
     value.iter().fold(false, |found, byte| found | is_control(*byte))
 }
 
