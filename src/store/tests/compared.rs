@@ -189,7 +189,8 @@ impl Both {
             (true, false) => Announce::Later,
         };
         let end = Arc::new(AttemptEnd::Final { result: Box::new(result), announce });
-        let record = attempted.then(|| self.opened.record(attempts, Outcome::Fatal));
+        let outcome = if fails { Outcome::Fatal } else { Outcome::Success };
+        let record = attempted.then(|| self.opened.record(attempts, outcome));
         let (store, at) = (self.opened.store.clone(), self.now());
         let settled = self.ask(store.settle_attempt(held.seq, held.real, record, end)).await;
         let end = End {

@@ -28,7 +28,7 @@ pub(super) struct Task {
     pub delivery: Option<Delivery>,
     /// Chunks of an answer beyond the first, staged or part of the result.
     pub chunks: BTreeSet<u32>,
-    /// Settled attempts and delivery attempts.
+    /// Attempts and delivery attempts that failed.
     pub history: (u32, u32),
 }
 
@@ -200,14 +200,14 @@ impl Model {
     pub fn finish(&mut self, seq: Seq, lease: u64, end: &End, now: Ms) -> Says {
         let delivery_lease = end.announce_now.then(|| self.new_lease());
         let Some(task) = self.held(seq, lease) else { return Says::Lost };
-        task.history.0 += u32::from(end.recorded);
+        task.history.0 += u32::from(end.recorded && end.failure.is_some());
         task.end(end.failure, end.attempts, end.chunks, delivery_lease, now);
         Says::Done(delivery_lease.is_some())
     }
 
     pub fn delivered(&mut self, seq: Seq, lease: u64, retry_at: Option<Ms>) -> Says {
         let Some(task) = self.owed(seq, lease) else { return Says::Lost };
-        task.history.1 += 1;
+        task.history.1 += u32::from(retry_at.is_some());
         task.delivery = retry_at.map(|due_at| {
             let tries = task.delivery.as_ref().map_or(0, |owed| owed.tries) + 1;
             Delivery { tries, due_at, lease: None }

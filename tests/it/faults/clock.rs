@@ -91,7 +91,7 @@ async fn jumps_between_lives(before: i64, after: i64) {
     world.receiver.wait_for(1).await;
     let retried = submit(&node, "retried").await;
     node.reaches(&retried, "Queued").await;
-    eventually("both wait for their next try", async || (node.rows()["attempt"] == 3).then_some(())).await;
+    eventually("both wait for their next try", async || (node.rows()["attempt"] == 2).then_some(())).await;
     let setup = node.kill9().await;
     world.edge.set_clock(after);
     let node = setup.start().await;
