@@ -4,10 +4,11 @@
 //! bottleneck decides. Where it is the upstream, accepting freely harms nobody and the store holds the
 //! backlog. Where it is this node, accepts go only as fast as the ready queue empties.
 //!
-//! The upstream is it when tasks spend their time inside calls *and* this node has time left. The first
-//! alone would not do: answers that nobody has had time to read count as time inside calls. The second
-//! can be seen only while accepts are paced, since accepting takes whatever time there is. So accepting
-//! freely is for a while, then looked at again, ever more seldom.
+//! The upstream is it when tasks spend their time inside calls, which alone would not do: answers that
+//! nobody has had time to read count as time inside calls too. So besides, either the shortest calls are
+//! as long as the others, or this node has time left. The latter can be seen only while accepts are paced,
+//! since accepting takes whatever time there is: accepting freely for that reason is for a while, then
+//! looked at again, ever more seldom.
 
 use std::time::Duration;
 
@@ -37,6 +38,30 @@ const FREE_AT_FIRST: Duration = Duration::from_millis(400);
 /// … and after this long at most.
 const FREE_AT_MOST: Duration = Duration::from_secs(10);
 
+/// Calls that ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ended {
+    pub count: u32,
+    /// The shortest of them; of no meaning without one.
+    pub shortest: Duration,
+}
+
+impl Ended {
+    fn add(&mut self, other: Self) {
+        self.shortest = match (self.count, other.count) {
+            (_, 0) => self.shortest,
+            (0, _) => other.shortest,
+            _ => self.shortest.min(other.shortest),
+        };
+        self.count += other.count;
+    }
+
+    /// The time they took if all were as short.
+    fn at_least(self) -> f64 {
+        f64::from(self.count) * self.shortest.as_secs_f64()
+    }
+}
+
 /// What is seen of one upstream and of the node at one instant.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
@@ -44,6 +69,8 @@ pub struct Sample {
     pub in_flight: u32,
     /// Those of them inside a call to an upstream or receiver.
     pub outside: u32,
+    /// Since the last sample: calls of attempts, and calls of deliveries.
+    pub ended: [Ended; 2],
     /// How long the threads that run tasks have been at work since they began, on average.
     pub busy: Duration,
 }
@@ -64,6 +91,8 @@ enum Pacing {
 pub struct Share {
     outside: f64,
     in_flight: f64,
+    weight: f64,
+    ended: [Ended; 2],
     window_began: Timestamp,
     /// At work when the window began.
     busy_before: Duration,
@@ -80,6 +109,8 @@ impl Share {
         Self {
             outside: 0.0,
             in_flight: 0.0,
+            weight: 0.0,
+            ended: [Ended::default(); 2],
             window_began: now,
             busy_before: Duration::ZERO,
             last: now,
@@ -96,25 +127,36 @@ impl Share {
         self.last = now;
         self.in_flight += f64::from(sample.in_flight) * weight;
         self.outside += f64::from(sample.outside) * weight;
+        self.weight += weight;
+        for (ended, more) in self.ended.iter_mut().zip(sample.ended) {
+            ended.add(more);
+        }
         let window = self.window_began.until(now);
         if window >= WINDOW {
-            let waits_outside = self.in_flight > 0.0 && self.outside >= OUTSIDE_SHARE * self.in_flight;
             let busy = sample.busy.saturating_sub(self.busy_before);
-            let busy = busy.as_secs_f64() / window.as_secs_f64();
-            self.judge(now, waits_outside, busy < SPARE_SHARE);
-            if busy < SPARE_SHARE {
-                self.at_once = (self.at_once * 2).min(AT_ONCE_MAX);
-            } else if busy >= BUSY_SHARE {
-                self.at_once = (self.at_once - self.at_once / 8).max(AT_ONCE_MIN);
-            }
-            (self.outside, self.in_flight) = (0.0, 0.0);
+            self.judge(now, window.as_secs_f64(), busy.as_secs_f64() / window.as_secs_f64());
+            (self.outside, self.in_flight, self.weight) = (0.0, 0.0, 0.0);
+            self.ended = [Ended::default(); 2];
             (self.window_began, self.busy_before) = (now, sample.busy);
         }
     }
 
-    fn judge(&mut self, now: Timestamp, waits_outside: bool, has_time_left: bool) {
+    /// Whether calls take long of themselves, and not because we are late to read their answers.
+    fn calls_are_long(&self, window: f64) -> bool {
+        let none_ended = self.ended.iter().all(|ended| ended.count == 0);
+        let at_least: f64 = self.ended.iter().map(|ended| ended.at_least()).sum();
+        none_ended || at_least >= OUTSIDE_SHARE * window * self.in_flight / self.weight
+    }
+
+    fn judge(&mut self, now: Timestamp, window: f64, busy: f64) {
+        let waits_outside = self.in_flight > 0.0 && self.outside >= OUTSIDE_SHARE * self.in_flight;
+        let calls_are_long = waits_outside && self.calls_are_long(window);
+        let has_time_left = busy < SPARE_SHARE;
         match self.pacing {
-            Pacing::Paced if waits_outside && has_time_left => {
+            Pacing::Free { .. } | Pacing::Settling if calls_are_long => {
+                self.pacing = Pacing::Free { until: now.after(self.free_for) };
+            }
+            Pacing::Paced if waits_outside && (has_time_left || calls_are_long) => {
                 self.pacing = Pacing::Free { until: now.after(self.free_for) };
                 self.free_for = (self.free_for * 2).min(FREE_AT_MOST);
             }
@@ -122,6 +164,11 @@ impl Share {
             Pacing::Free { until } if waits_outside && now < until => {}
             Pacing::Free { .. } => self.pacing = Pacing::Settling,
             Pacing::Settling => self.pacing = Pacing::Paced,
+        }
+        if has_time_left || calls_are_long {
+            self.at_once = (self.at_once * 2).min(AT_ONCE_MAX);
+        } else if busy >= BUSY_SHARE {
+            self.at_once = (self.at_once - self.at_once / 8).max(AT_ONCE_MIN);
         }
     }
 
@@ -149,16 +196,16 @@ pub struct Situation {
     pub capacity: usize,
     /// How many tasks, ready or in flight, are enough.
     pub at_once: usize,
-    /// Due tasks rest in the store.
+    /// Due tasks rest in the store, more than the last claim could take.
     pub backlog: bool,
-    /// Tasks that this batch ends.
-    pub finished: usize,
+    /// Attempts that this batch settles.
+    pub settled: usize,
 }
 
 /// How many of the waiting calls may be accepted now.
 #[must_use]
 pub fn accepts_allowed(situation: Situation) -> usize {
-    let Situation { in_flight, ready, capacity, at_once, finished, .. } = situation;
+    let Situation { in_flight, ready, capacity, at_once, settled, .. } = situation;
     let room = capacity.saturating_sub(ready);
     // The workers are stopped, and holding calls back helps nobody.
     let stopped = in_flight == 0 && room == 0;
@@ -166,7 +213,7 @@ pub fn accepts_allowed(situation: Situation) -> usize {
         usize::MAX
     } else if situation.backlog {
         // The backlog must shrink: fewer in than out, yet never a closed door.
-        (finished / 2).max(1)
+        (settled / 2).max(1)
     } else {
         room.min(at_once.saturating_sub(ready + in_flight))
     }
@@ -181,17 +228,34 @@ mod tests {
     /// node works `busy` thousandths when accepts are paced, and all of it when they are free. Says
     /// for how many of the milliseconds they were.
     fn free(share: &mut Share, from: i64, ms: i64, outside: u32, busy: u64) -> i64 {
+        // The shortest call is far shorter than the others.
+        free_of(share, from, ms, outside, busy, Ended { count: 10, shortest: Duration::from_millis(1) })
+    }
+
+    fn free_of(share: &mut Share, from: i64, ms: i64, outside: u32, busy: u64, ended: Ended) -> i64 {
         let mut worked = Duration::from_secs(from.unsigned_abs());
         (from..from + ms)
             .filter(|now| {
                 let free = share.upstream_is_bottleneck();
                 worked += Duration::from_micros(if free { 1_000 } else { busy });
-                share.sample(Timestamp(*now), Sample { in_flight: 256, outside, busy: worked });
+                let ended = [ended, Ended::default()];
+                share.sample(Timestamp(*now), Sample { in_flight: 256, outside, ended, busy: worked });
                 free
             })
             .count()
             .try_into()
             .unwrap()
+    }
+
+    #[test]
+    fn an_upstream_whose_calls_are_all_long_is_the_bottleneck_however_busy_we_are_with_others() {
+        // 256 in flight of 200 ms each end at 1.28 a millisecond; 300 ms are more than enough for one.
+        let ended = Ended { count: 1, shortest: Duration::from_millis(200) };
+        let mut share = Share::new(Timestamp(0));
+        assert!(free_of(&mut share, 0, 10_000, 250, 1_000, ended) > 9_500);
+        assert_eq!(share.at_once(), AT_ONCE_MAX);
+        let mut share = Share::new(Timestamp(0));
+        assert!(free_of(&mut share, 0, 10_000, 250, 1_000, Ended::default()) > 9_500, "none ends at all");
     }
 
     #[test]
@@ -227,7 +291,7 @@ mod tests {
         capacity: 512,
         at_once: 256,
         backlog: false,
-        finished: 0,
+        settled: 0,
     };
 
     #[test]
@@ -258,9 +322,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn with_a_backlog_of_our_own_fewer_come_in_than_go_out(finished in 2usize..2000, ready in 0usize..512) {
-            let allowed = accepts_allowed(Situation { backlog: true, finished, ready, ..SITUATION });
-            prop_assert!(allowed < finished && allowed >= 1);
+        fn with_a_backlog_of_our_own_fewer_come_in_than_go_out(settled in 2usize..2000, ready in 0usize..512) {
+            let allowed = accepts_allowed(Situation { backlog: true, settled, ready, ..SITUATION });
+            prop_assert!(allowed < settled && allowed >= 1);
         }
 
         #[test]

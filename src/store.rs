@@ -33,7 +33,7 @@ pub use embedded::{
     Busy, Compacted, Erased, Files, NodeSecrets, OfflineStore, OpenError, OpenOptions, RunningGuard, Store,
     change_signing_keys, signing_keys,
 };
-pub use ready::{Lane, LaneId, Load, LoadGuard, Ready};
+pub use ready::{Callee, InCall, InFlight, Lane, LaneId, Load, Ready};
 
 /// Why an operation had no effect.
 #[derive(Debug, thiserror::Error)]

@@ -30,7 +30,7 @@ use crate::guard::Rules;
 use crate::outcome::{Idempotency, Reason, RetryPolicy};
 use crate::pace::Pace;
 use crate::seal::KeyRing;
-use crate::store::{Lane, LaneId, ReadyDelivery, ReadyTask, Settled, Store, StoreError};
+use crate::store::{Callee, Lane, LaneId, ReadyDelivery, ReadyTask, Settled, Store, StoreError};
 use crate::task::PublicUris;
 use crate::telemetry::metrics::{DeliveryMetrics, UpstreamMetrics};
 use crate::watch::Watches;
@@ -171,7 +171,7 @@ async fn run_task(
     };
     drop((permit, taken_up));
     if let Some(delivery) = delivery {
-        let _outside = bench.lane.load.outside();
+        let _outside = bench.lane.load.outside(Callee::Receiver);
         deliver::first_try(&workshop, delivery).await;
     }
 }

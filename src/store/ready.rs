@@ -6,10 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::{Cancellations, ReadyTask};
+use crate::admission::{Ended, Sample};
 
 /// Wakes the writer.
 pub(super) type Nudge = Arc<dyn Fn() + Send + Sync>;
@@ -108,46 +111,84 @@ pub struct Lane {
     pub cancellations: Arc<Cancellations>,
 }
 
-/// How many tasks are in flight, and how many of them wait for somebody else.
+/// How many tasks are in flight, how many of them wait for somebody else, and for how long.
 #[derive(Default)]
 pub struct Load {
     in_flight: AtomicU32,
     outside: AtomicU32,
+    /// Of attempts, and of deliveries.
+    calls: [Calls; 2],
+}
+
+/// Calls that ended since somebody looked.
+#[derive(Default)]
+struct Calls {
+    count: AtomicU32,
+    /// Microseconds from above, so that 0 is none: the greatest is of the shortest call.
+    shortest: AtomicU32,
+}
+
+/// What a task waits for.
+#[derive(Clone, Copy)]
+pub enum Callee {
+    Upstream = 0,
+    Receiver = 1,
 }
 
 impl Load {
     /// A task has left the ready queue; counted until the guard is dropped.
     #[must_use]
-    pub fn in_flight(self: &Arc<Self>) -> LoadGuard {
-        LoadGuard::new(self, |load| &load.in_flight)
+    pub fn in_flight(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight { load: Arc::clone(self) }
     }
 
-    /// The task is inside a call to its upstream or receiver.
+    /// The task is inside a call to its upstream or receiver, until the guard is dropped.
     #[must_use]
-    pub fn outside(self: &Arc<Self>) -> LoadGuard {
-        LoadGuard::new(self, |load| &load.outside)
+    pub fn outside(self: &Arc<Self>, whom: Callee) -> InCall {
+        self.outside.fetch_add(1, Ordering::Relaxed);
+        InCall { load: Arc::clone(self), whom, began: Instant::now() }
     }
 
-    pub(super) fn sample(&self) -> (u32, u32) {
-        (self.in_flight.load(Ordering::Relaxed), self.outside.load(Ordering::Relaxed))
+    /// What is seen now; calls that ended are seen once.
+    pub(super) fn sample(&self, busy: Duration) -> Sample {
+        let ended = |calls: &Calls| Ended {
+            count: calls.count.swap(0, Ordering::Relaxed),
+            shortest: Duration::from_micros(u64::from(u32::MAX - calls.shortest.swap(0, Ordering::Relaxed))),
+        };
+        Sample {
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            outside: self.outside.load(Ordering::Relaxed),
+            ended: [ended(&self.calls[0]), ended(&self.calls[1])],
+            busy,
+        }
     }
 }
 
-/// Counts until dropped.
-pub struct LoadGuard {
+/// A task in flight.
+pub struct InFlight {
     load: Arc<Load>,
-    counter: fn(&Load) -> &AtomicU32,
 }
 
-impl LoadGuard {
-    fn new(load: &Arc<Load>, counter: fn(&Load) -> &AtomicU32) -> Self {
-        counter(load).fetch_add(1, Ordering::Relaxed);
-        Self { load: Arc::clone(load), counter }
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.load.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Drop for LoadGuard {
+/// A task inside a call.
+pub struct InCall {
+    load: Arc<Load>,
+    whom: Callee,
+    began: Instant,
+}
+
+impl Drop for InCall {
     fn drop(&mut self) {
-        (self.counter)(&self.load).fetch_sub(1, Ordering::Relaxed);
+        self.load.outside.fetch_sub(1, Ordering::Relaxed);
+        let took = u32::try_from(self.began.elapsed().as_micros()).unwrap_or(u32::MAX);
+        let calls = &self.load.calls[self.whom as usize];
+        calls.shortest.fetch_max(u32::MAX - took, Ordering::Relaxed);
+        calls.count.fetch_add(1, Ordering::Relaxed);
     }
 }

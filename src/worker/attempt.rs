@@ -17,7 +17,9 @@ use crate::outcome::{
     deadline_passed, decide, interrupted,
 };
 use crate::seal::{Column, Place, Sealed};
-use crate::store::{Announce, AttemptEnd, AttemptRecord, Carried, NewResult, ReadyTask, Settled, TaskFacts};
+use crate::store::{
+    self, Announce, AttemptEnd, AttemptRecord, Carried, NewResult, ReadyTask, Settled, TaskFacts,
+};
 use crate::task::{FinalStatus, Progress, Safety};
 use crate::upstream::{Attempt, Call};
 
@@ -88,7 +90,7 @@ async fn attempt(
     let running = store.running(task.seq, number);
     workshop.watches.tell(task.seq, Progress::running(number));
     let exchanged = {
-        let _outside = bench.lane.load.outside();
+        let _outside = bench.lane.load.outside(store::Callee::Upstream);
         let target = facts.query.as_ref().map(|query| format!("{}?{query}", facts.path));
         let content_length =
             headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());

@@ -76,13 +76,9 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    /// Whether it is the end of a task, short of a lost lease.
-    pub fn finishes(&self) -> bool {
-        match self {
-            Self::SettleAttempt { end, .. } => matches!(**end, AttemptEnd::Final { .. }),
-            Self::Cancel { .. } => true,
-            _ => false,
-        }
+    /// Whether it settles an attempt.
+    pub fn settles_an_attempt(&self) -> bool {
+        matches!(self, Self::SettleAttempt { .. })
     }
 
     /// Whoever waits for it.

@@ -22,7 +22,7 @@ use super::retention;
 use super::room::{Room, is_about_one_row};
 use super::seen::Seen;
 use super::space::Space;
-use crate::admission::{Sample, Share, Situation, accepts_allowed};
+use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
 use crate::id::Seq;
 use crate::lease::LeaseToken;
@@ -67,6 +67,8 @@ struct WriterLane {
     upstream: i64,
     /// When the next resting task is due.
     due: Timestamp,
+    /// The last transaction left due tasks that it could not claim.
+    backlog: bool,
     share: Share,
 }
 
@@ -74,7 +76,16 @@ struct WriterLane {
 struct Batch {
     operations: Vec<Operation>,
     accepts: Vec<Candidate>,
+    /// Not to be accepted, and why.
+    refused: Vec<(Candidate, StoreError)>,
     purge: Option<Purge>,
+}
+
+impl Batch {
+    /// Nothing to write and nobody to answer.
+    fn is_empty(&self) -> bool {
+        self.operations.is_empty() && self.accepts.is_empty() && self.refused.is_empty()
+    }
 }
 
 /// A call to accept, and whose it is.
@@ -94,6 +105,7 @@ enum Look {
 
 /// What a transaction did, known before the commit and acted on after it.
 struct Applied {
+    at: Timestamp,
     settled: Vec<Settled>,
     /// What became of each accept, with the lease of one that is handed off.
     accepted: Vec<(Accepted, Option<LeaseToken>)>,
@@ -121,7 +133,13 @@ impl Writer {
             .into_iter()
             .zip(&recovered.upstream_ids)
             // Due at once: the first look finds out what a crash left.
-            .map(|(lane, &upstream)| WriterLane { lane, upstream, due: now, share: Share::new(now) })
+            .map(|(lane, &upstream)| WriterLane {
+                lane,
+                upstream,
+                due: now,
+                backlog: false,
+                share: Share::new(now),
+            })
             .collect();
         Self {
             connection,
@@ -179,11 +197,7 @@ impl Writer {
             self.claiming = waiting.phase == Phase::Serving;
             let now = self.clock.steady();
             let (batch, held_back) = self.take(waiting, now);
-            if !batch.operations.is_empty()
-                || !batch.accepts.is_empty()
-                || batch.purge.is_some()
-                || self.can_claim(now)
-            {
+            if !batch.is_empty() || batch.purge.is_some() || self.can_claim(now) {
                 return Look::Work(batch);
             }
             if waiting.phase == Phase::Closing && waiting.is_empty() {
@@ -201,29 +215,31 @@ impl Writer {
     fn take(&mut self, waiting: &mut Waiting, now: Timestamp) -> (Batch, bool) {
         let count = waiting.operations.len().min(BATCH_MAX);
         let operations: Vec<_> = waiting.operations.drain(..count).collect();
-        let finished = operations.iter().filter(|operation| operation.finishes()).count();
-        let mut batch = Batch { operations, accepts: Vec::new(), purge: waiting.purge.take() };
+        let settled = operations.iter().filter(|operation| operation.settles_an_attempt()).count();
+        let mut batch = Batch { operations, purge: waiting.purge.take(), ..Batch::default() };
         let mut held_back = false;
         // Holding calls back waits for settles; where none can be written, a refusal now is the answer.
         let may_hold_back = waiting.phase == Phase::Serving && self.failing_until.is_none();
         let busy = (self.busy)();
+        // Each lane has its part of the batch, so that none waits for another's calls.
+        let lanes = waiting.accepts.iter().filter(|queue| !queue.is_empty()).count().max(1);
+        let free = (BATCH_MAX.saturating_sub(batch.operations.len()) / lanes).max(1);
         for (lane, queue) in self.lanes.iter_mut().zip(&mut waiting.accepts) {
-            let (in_flight, outside) = lane.lane.load.sample();
-            lane.share.sample(now, Sample { in_flight, outside, busy });
+            let sample = lane.lane.load.sample(busy);
+            lane.share.sample(now, sample);
             if queue.is_empty() {
                 continue;
             }
             let situation = Situation {
                 upstream_is_bottleneck: lane.share.upstream_is_bottleneck(),
-                in_flight: in_flight as usize,
+                in_flight: sample.in_flight as usize,
                 ready: lane.lane.ready.len(),
                 capacity: lane.lane.ready.capacity(),
                 at_once: lane.share.at_once(),
-                backlog: lane.due <= now,
-                finished,
+                backlog: lane.backlog,
+                settled,
             };
             let allowed = if may_hold_back { accepts_allowed(situation) } else { usize::MAX };
-            let free = BATCH_MAX.saturating_sub(batch.operations.len() + batch.accepts.len()).max(1);
             let count = queue.len().min(allowed).min(free);
             let upstream = lane.upstream;
             batch.accepts.extend(queue.drain(..count).map(|accept| {
@@ -235,25 +251,23 @@ impl Writer {
                 lane.lane.ready.say_more_waits();
             }
         }
-        self.refuse_above_the_limit(&mut batch.accepts);
+        self.refuse_above_the_limit(&mut batch);
         (batch, held_back)
     }
 
-    fn refuse_above_the_limit(&self, accepts: &mut Vec<Candidate>) {
+    /// Sorts out what is above a limit. It is answered later: that may take a look into the database,
+    /// and everybody waits for the inbox.
+    fn refuse_above_the_limit(&self, batch: &mut Batch) {
+        let (accepts, refused) = (&mut batch.accepts, &mut batch.refused);
         if self.space.is_full() {
-            for refused in accepts.drain(..) {
-                self.refuse(refused, StoreError::NoRoom);
-            }
+            refused.extend(accepts.drain(..).map(|candidate| (candidate, StoreError::NoRoom)));
         }
         let mut room_of_each = self.backlog.room();
-        for refused in accepts.extract_if(.., |candidate| !room_of_each.take(candidate.owner)) {
-            self.refuse(refused, StoreError::FullForCredentials);
-        }
+        let above = accepts.extract_if(.., |candidate| !room_of_each.take(candidate.owner));
+        refused.extend(above.map(|candidate| (candidate, StoreError::FullForCredentials)));
         let room = self.max_queued_tasks.saturating_sub(self.unfinished);
         let keep = usize::try_from(room).unwrap_or(usize::MAX).min(accepts.len());
-        for refused in accepts.drain(keep..) {
-            self.refuse(refused, StoreError::Full);
-        }
+        refused.extend(accepts.drain(keep..).map(|candidate| (candidate, StoreError::Full)));
     }
 
     /// A call that is there already, by its idempotency key, needs no room.
@@ -274,7 +288,10 @@ impl Writer {
         if next <= now { HELD_BACK_PAUSE } else { now.until(next).min(SLEEP_MAX) }
     }
 
-    fn commit(&mut self, batch: Batch) {
+    fn commit(&mut self, mut batch: Batch) {
+        for (candidate, full) in std::mem::take(&mut batch.refused) {
+            self.refuse(candidate, full);
+        }
         let now = self.clock.steady();
         let room = self.room.make(&self.connection, now);
         match room.and_then(|()| self.transact(&batch.operations, &batch.accepts)) {
@@ -307,6 +324,7 @@ impl Writer {
         let started = Instant::now();
         let tx = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut applied = Applied {
+            at: now,
             settled: Vec::with_capacity(operations.len()),
             accepted: Vec::with_capacity(accepts.len()),
             claimed: Vec::with_capacity(self.lanes.len()),
@@ -329,7 +347,7 @@ impl Writer {
             }
             let index = accept.task.lane.0;
             // Behind a backlog it queues up like everybody else.
-            let hand_off = self.claiming && room[index] > 0 && applied.due[index] > now;
+            let hand_off = self.claiming && room[index] > 0 && !self.lanes[index].backlog;
             let lease = hand_off.then(claim::new_lease);
             apply::accept(&tx, &accept.task, self.lanes[index].upstream, *owner, lease)?;
             if hand_off {
@@ -409,6 +427,7 @@ impl Writer {
         }
         for ((lane, ready), due) in self.lanes.iter_mut().zip(ready).zip(applied.due) {
             lane.due = due;
+            lane.backlog = due <= applied.at;
             let leased = ready.into_iter().map(|(task, owner)| {
                 self.leased.insert(task.seq, owner);
                 task
