@@ -1,7 +1,9 @@
 //! The results endpoint: whose task it is, how far it is, what came out.
 
 use async_compression::tokio::write::GzipEncoder;
+use bytes::Bytes;
 use http::Method;
+use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
@@ -9,6 +11,7 @@ use crate::support::client::Answer;
 use crate::support::node::{Node, PREFIX, Setup, Task};
 use crate::support::peer::Upstream;
 use crate::support::reply::{Gate, Reply};
+use crate::support::{eventually, within};
 
 const UNKNOWN: &str = "0192f0c0-0000-7000-8000-000000000001";
 
@@ -333,4 +336,38 @@ async fn a_damaged_compressed_result_is_never_a_whole_answer() {
     assert_eq!(answer.body, "this is not gzip", "as it came it can still be read");
     let decoded = node.results(&task).header("accept-encoding", "identity").try_send().await;
     assert!(decoded.is_err() || decoded.is_ok_and(|answer| answer.status != 200));
+}
+
+/// Counts a body as it comes, without keeping it.
+async fn size_of(answer: http::Response<hyper::body::Incoming>) -> u64 {
+    let mut body = answer.into_body();
+    let mut count = 0;
+    while let Some(frame) = within("the next piece came", body.frame()).await {
+        count += frame.expect("the body is whole").data_ref().map_or(0, Bytes::len) as u64;
+    }
+    count
+}
+
+#[tokio::test]
+async fn the_largest_result_goes_in_and_comes_out_in_constant_memory() {
+    const LARGEST: u64 = 64_000_000;
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::new(200).zeros(LARGEST)]);
+    let node = Node::start(&upstream).await;
+    let before = node.peak_memory();
+
+    let task = node.submit(node.get("/file?async=true")).await;
+    eventually("the result is kept", async || {
+        (node.call(Method::HEAD, task.path()).send().await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(size_of(node.results(&task).open().await.expect("the head arrives")).await, LARGEST);
+    let response = format!("{}/response", task.path());
+    let whole = node.call(Method::GET, &response).open().await.expect("the head arrives");
+    assert_eq!(size_of(whole).await, LARGEST);
+    let last = node.results(&task).header("range", "bytes=-10").open().await.expect("the head arrives");
+    assert_eq!((last.status().as_u16(), size_of(last).await), (206, 10));
+
+    let grown = node.peak_memory() - before;
+    assert!(grown < LARGEST / 2, "the node took {grown} bytes more");
 }
