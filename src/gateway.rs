@@ -2,7 +2,7 @@
 //!
 //! [`Gateway::handle`] decides what a call is: refused, answered from here, made a task, or proxied.
 //! The rules are pure and in modules of their own; this one asks them in a fixed order and joins
-//! them. Invariant: whatever is refused is refused before its body is read, stored and called nothing.
+//! them. Invariant: whatever is refused stored and called nothing; what the head tells, before the body is read.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -73,7 +73,7 @@ pub type GatewayBody = Body;
 pub struct Route {
     pub config: UpstreamConfig,
     pub upstream: Arc<Upstream>,
-    pub identity: Identity,
+    pub identity: Arc<Identity>,
     pub cors: Cors,
     pub lane: LaneId,
     pub uris: PublicUris,
@@ -203,7 +203,7 @@ impl Gateway {
             let answer = self.jwks.answer(request.method(), request.headers(), self.clock.wall());
             return Ok(Answer::Ours(answer.unwrap_or_else(|refusal| {
                 self.metrics.refused(refusal.code());
-                let mut response = own(refusal.into_response());
+                let mut response = own(refusal.told_as(Form::of(request.headers())));
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
                 response
             })));

@@ -159,6 +159,13 @@ impl Identity {
         Ok(Self { header, mode, revalidation })
     }
 
+    /// Of these headers the ones that [`Identity::identify`] reads.
+    #[must_use]
+    pub fn credential_of(&self, headers: &HeaderMap) -> HeaderMap {
+        let name = self.header.name();
+        headers.get_all(name).iter().map(|value| (name.clone(), value.clone())).collect()
+    }
+
     /// The caller behind these headers. Waits on the network only for a key or a token that is not
     /// known, or not known any more.
     ///

@@ -194,6 +194,7 @@ impl Connection {
     ) -> Result<Response<Attended>, Infallible> {
         let old = request.version() == Version::HTTP_10;
         let (response, place) = if let Some(refusal) = self.wire.refusal(call) {
+            self.gateway.metrics.refused(refusal.code());
             // The head that stands for the refused one asks to close.
             (own(refusal.into_response()), None)
         } else {

@@ -4,6 +4,8 @@
 //! every verb: a task of others, an unknown id and a malformed id run the same statement and get the
 //! same bytes.
 
+use std::iter;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
@@ -49,6 +51,9 @@ pub struct ResultsCall<'a> {
 /// What is below the results of a task.
 const RESPONSE: &str = "response";
 
+/// A shared cache keeps nothing of it, the caller's own one asks each time.
+const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
+
 /// What of a task is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum View {
@@ -58,7 +63,7 @@ enum View {
     Events,
 }
 
-/// Marks an answer that is the upstream's, header section and all.
+/// Marks an answer that is the upstream's, header section and all: its fields for caches are ours already.
 #[derive(Clone)]
 struct Replayed;
 
@@ -81,10 +86,9 @@ pub async fn results(gateway: &Gateway, route: &Route, call: ResultsCall<'_>) ->
     let mut response = answered.unwrap_or_else(|refusal| refused(refusal, &call));
     if response.extensions().get::<Replayed>().is_none() {
         let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        vary_by(headers, "Authorization");
-        if !route.config.identity.header.eq_ignore_ascii_case("authorization") {
-            vary_by(headers, &route.config.identity.header);
+        headers.insert(header::CACHE_CONTROL, PRIVATE);
+        for name in credential_headers(route) {
+            vary_by(headers, name);
         }
     }
     if *call.method == Method::HEAD {
@@ -93,6 +97,13 @@ pub async fn results(gateway: &Gateway, route: &Route, call: ResultsCall<'_>) ->
         response = response.map(|_| empty_body());
     }
     response
+}
+
+/// The headers that tell callers apart.
+fn credential_headers(route: &Route) -> impl Iterator<Item = &str> {
+    let configured = route.config.identity.header.as_str();
+    let another = (!configured.eq_ignore_ascii_case("authorization")).then_some(configured);
+    iter::once("Authorization").chain(another)
 }
 
 fn refused(refusal: Refusal, call: &ResultsCall<'_>) -> Response<GatewayBody> {
@@ -226,7 +237,9 @@ impl About<'_> {
         if !known.is_final() {
             return Ok(Found::Waiting(known));
         }
-        find(self.gateway, self.route, Some(self.id), self.caller).await?.ok_or(Refusal::TaskNotFound)
+        // The token may have been revoked meanwhile.
+        let caller = identify(self.gateway, self.route, self.call.headers).await?;
+        find(self.gateway, self.route, Some(self.id), &caller).await?.ok_or(Refusal::TaskNotFound)
     }
 
     fn tell(&self, found: Found, view: View) -> Result<Response<GatewayBody>, Refusal> {
@@ -236,7 +249,7 @@ impl About<'_> {
             Found::Finished(result) => *result,
         };
         match (view, result.status) {
-            (View::Response, _) => replay::replay(self.gateway, self.id, result, self.call),
+            (View::Response, _) => replay::replay(self.gateway, self.route, self.id, result, self.call),
             (_, FinalStatus::Succeeded) => send::succeeded(self.gateway, self.id, result, self.call),
             (_, FinalStatus::Failed) => {
                 let mut response = failed(self.gateway, self.id, result)?;
@@ -277,6 +290,11 @@ impl About<'_> {
                 waiter,
                 heartbeat: self.gateway.server.stream_heartbeat,
                 token_ends: wait::token_ends(self.gateway, self.caller),
+                reader: events::Reader {
+                    identity: Arc::clone(&self.route.identity),
+                    credential: self.route.identity.credential_of(self.call.headers),
+                    credentials_id: Arc::clone(&self.caller.credentials_id),
+                },
                 stop: self.call.stop.clone(),
             };
             events::response(follow.into_body())
@@ -313,7 +331,7 @@ pub async fn in_time(
     if failure.as_deref() == Some(FailureCode::Cancelled.as_str()) {
         return None;
     }
-    let mut response = match replay::in_time(gateway, id, *result, *call.method == Method::HEAD) {
+    let mut response = match replay::in_time(gateway, route, id, *result, *call.method == Method::HEAD) {
         Ok(response) => response,
         Err(Refusal::NoResponse) => {
             own(replay::refusal_of(failure.as_deref()).told_as(Form::of(call.headers)))

@@ -3,6 +3,7 @@
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Uri, Version, header};
 
+use super::framing::MAX_LINES;
 use super::path;
 use super::query;
 use super::refusal::Refusal;
@@ -12,7 +13,7 @@ use super::refusal::Refusal;
 /// # Errors
 /// CONNECT and TRACE, a target that is too long or has dot segments, a `Host` that is missing, there
 /// twice, not a host, or another than the target's (RFC 9112, 3.2), and fields that are good frames of
-/// HTTP/2 and would have two readings in HTTP/1.1 (RFC 9113, 8.1.1 and 8.2.1).
+/// HTTP/2 and would have two readings in HTTP/1.1 (RFC 9113, 8.1.1 and 8.2.1) or are more than it takes.
 pub fn judge<B>(request: &Request<B>, max_uri_bytes: u64) -> Result<(), Refusal> {
     let method = request.method();
     if matches!(*method, Method::CONNECT | Method::TRACE) {
@@ -36,6 +37,11 @@ pub fn judge<B>(request: &Request<B>, max_uri_bytes: u64) -> Result<(), Refusal>
 /// The library compares the body with the last length only, and passes on all of them. Over HTTP/1.1
 /// these never get as far as here.
 fn judge_fields(headers: &HeaderMap) -> Result<(), Refusal> {
+    // A cookie comes in pieces, a line each (RFC 9113, 8.2.3), and goes upstream as one line.
+    let pieces = headers.get_all(header::COOKIE).iter().count();
+    if headers.len() - pieces.saturating_sub(1) > MAX_LINES {
+        return Err(Refusal::TooManyHeaders(MAX_LINES));
+    }
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let (length, another) = (lengths.next(), lengths.next());
     if another.is_some() || length.is_some_and(|length| !is_plain_number(length.as_bytes())) {

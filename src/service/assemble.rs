@@ -87,7 +87,7 @@ impl Node {
                 cors: Cors::new(&upstream.cors),
                 config: upstream.clone(),
                 upstream: client,
-                identity,
+                identity: Arc::new(identity),
                 lane: LaneId(index),
                 uris,
                 metrics,

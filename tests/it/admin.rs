@@ -101,6 +101,8 @@ async fn what_happens_is_counted() {
     node.get("/x").send().await;
     node.get("/x?async=maybe").send().await;
     node.get("/results/unknown").send().await;
+    // Refused before anything of its head is believed.
+    (0..101).fold(node.get("/x"), |call, at| call.header(&format!("x-{at}"), "v")).send().await;
 
     let counted = [
         ("ringback_tasks_accepted_total", "", 2),
@@ -113,6 +115,7 @@ async fn what_happens_is_counted() {
         ("ringback_deliveries_total", "retried", 1),
         ("ringback_calls_refused_total", "validation_error", 1),
         ("ringback_calls_refused_total", "task_not_found", 1),
+        ("ringback_calls_refused_total", "headers_too_large", 1),
         ("ringback_queue_depth", "", 0),
     ];
     eventually("everything is counted", async || {

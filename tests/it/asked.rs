@@ -1,12 +1,14 @@
 //! Identity modes that ask somebody about a token: its issuer, or the upstream.
 
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use serde_json::json;
 
-use crate::support::eventually;
 use crate::support::issuer::now;
 use crate::support::node::{Node, PREFIX, Setup, Task};
 use crate::support::peer::Upstream;
-use crate::support::reply::Reply;
+use crate::support::reply::{Gate, Reply};
+use crate::support::{eventually, within};
 
 /// A node that asks `/introspect` of the second peer.
 async fn by_introspection() -> (Upstream, Upstream, Setup) {
@@ -128,6 +130,57 @@ async fn a_token_revoked_upstream_reads_nothing_more() {
         (answer.status == 401).then_some(())
     })
     .await;
+}
+
+/// Waits until what was believed of a token is forgotten, and the upstream's refusal is heard.
+async fn is_revoked(node: &Node, task: &Task, token: &str) {
+    eventually("the revoked token is refused", async || {
+        (node.results(task).bearer(token).send().await.status == 401).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_once_its_token_was_revoked_upstream() {
+    let ((upstream, setup), gate) = (by_upstream().await, Gate::closed());
+    upstream.script(&me(), [is_me("c-1")]);
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let node = setup.set("upstreams.0.identity.max_cache", "1ms").start().await;
+    let task = submit(&node, "one").await;
+    let call = node.results(&task).bearer("one").header("accept", "text/event-stream");
+    let mut body = call.open().await.expect("it was answered").into_body();
+    let mut said = String::new();
+    while !said.contains("\"Running\"") {
+        said += &frame_of(&mut body).await.expect("the stream goes on");
+    }
+    upstream.script(&me(), [Reply::new(401)]);
+    is_revoked(&node, &task, "one").await;
+    gate.open();
+    while let Some(more) = frame_of(&mut body).await {
+        said += &more;
+    }
+    assert!(said.ends_with("event: end\ndata: {\"reason\":\"token_refused\"}\n\n"), "{said}");
+    assert!(!said.contains("Succeeded"), "{said}");
+}
+
+async fn frame_of(body: &mut Incoming) -> Option<String> {
+    let frame = within("the stream went on", body.frame()).await?;
+    let data = frame.expect("the stream does not break").into_data().expect("data");
+    Some(String::from_utf8(data.to_vec()).expect("events are UTF-8"))
+}
+
+#[tokio::test]
+async fn a_wait_does_not_answer_a_token_revoked_meanwhile() {
+    let ((upstream, setup), gate) = (by_upstream().await, Gate::closed());
+    upstream.script(&me(), [is_me("c-1"), is_me("c-1"), Reply::new(401)]);
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let node = setup.set("upstreams.0.identity.max_cache", "1ms").start().await;
+    let task = submit(&node, "one").await;
+    let waiting = tokio::spawn(node.results(&task).bearer("two").header("prefer", "wait=60").send());
+    eventually("the wait was let in", async || (upstream.calls_of(&me()).len() == 2).then_some(())).await;
+    is_revoked(&node, &task, "two").await;
+    gate.open();
+    waiting.await.expect("it was answered").is_refusal(401, "invalid_token");
 }
 
 #[tokio::test]

@@ -1,10 +1,14 @@
 //! How much one caller may have, and all together: each limit with its code, its pause, and no harm to
 //! others.
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
 use crate::support::client::Answer;
 use crate::support::node::{PREFIX, Setup};
 use crate::support::peer::Upstream;
 use crate::support::reply::{Gate, Reply};
+use crate::support::{eventually, within};
 
 fn opaque(upstream: &Upstream) -> Setup {
     Setup::new(upstream).set("upstreams.0.identity.mode", "opaque")
@@ -29,7 +33,7 @@ async fn one_caller_cannot_fill_the_queue_for_others() {
     assert_eq!(node.rows(), before);
     node.submit(call("jane")).await;
     gate.open();
-    crate::support::eventually("the first task is finished", async || {
+    eventually("the first task is finished", async || {
         let answer = node.results(&first).bearer("john").send().await;
         (answer.status == 200).then_some(())
     })
@@ -66,7 +70,7 @@ async fn calls_in_progress_are_limited_by_credential_and_in_all() {
     for call in [john, jane] {
         assert_eq!(call.await.expect("a call does not panic").status, 200);
     }
-    crate::support::eventually("there is room again", async || {
+    eventually("there is room again", async || {
         (node.get("/fast").bearer("john").send().await.status == 200).then_some(())
     })
     .await;
@@ -86,4 +90,32 @@ async fn a_body_that_trickles_for_ever_is_not_read_for_ever() {
     refused.is_refusal(408, "body_timeout");
     assert_eq!(node.rows(), before);
     upstream.saw_nobody();
+}
+
+#[tokio::test]
+async fn bodies_being_accepted_together_are_bounded() {
+    const BODY: usize = 40 * 1024;
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream).set("server.max_buffered_bytes", "64KB");
+    let node = setup.set("server.max_body_bytes", "48KB").start().await;
+    let mut first = TcpStream::connect(node.address()).await.expect("the listener accepts");
+    let head = format!(
+        "POST {PREFIX}/x?async=true HTTP/1.1\r\nhost: x\r\ncontent-length: {BODY}\r\n\
+         expect: 100-continue\r\nconnection: close\r\n\r\n"
+    );
+    first.write_all(head.as_bytes()).await.expect("the head is written");
+    let mut told = [0; 25];
+    within("the body is asked for", first.read_exact(&mut told)).await.expect("an interim answer");
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    // Who is asked for its body has the room for it.
+    let another = async || node.post("/x?async=true").body("b".repeat(BODY)).send().await;
+    let before = node.rows();
+    is_refused_for_now(&another().await, 503, "backlog_full");
+    assert_eq!(node.rows(), before);
+    first.write_all(&vec![b'a'; BODY]).await.expect("the body is written");
+    let mut answer = String::new();
+    within("the first is answered", first.read_to_string(&mut answer)).await.expect("text");
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    let third = async || Some(another().await).filter(|answer| answer.status == 202);
+    eventually("the room is free again", third).await;
 }

@@ -16,6 +16,7 @@ fn refused(node: &Node) -> Vec<(u16, &'static str, Call)> {
         (401, "invalid_token", node.get("/x?async=true")),
         (404, "task_not_found", results("nonsense")),
         (405, "method_not_allowed", node.call(Method::PUT, &format!("{PREFIX}/results/1")).bearer("john")),
+        (405, "method_not_allowed", node.call(Method::PUT, "/.well-known/jwks")),
         (413, "body_too_large", node.post("/x?async=true").bearer("john").body("x".repeat(2000))),
         (502, "upstream_broken", node.get("/x")),
     ]

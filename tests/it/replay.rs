@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use crate::support::client::Call;
 use crate::support::node::{Node, PREFIX, Setup};
 use crate::support::peer::Upstream;
 use crate::support::reply::{Gate, Reply};
@@ -38,7 +39,7 @@ async fn the_answer_of_a_succeeded_task_comes_back_as_it_was() {
             ]
         );
         assert_eq!(answer.headers.get_all("set-cookie").iter().collect::<Vec<_>>(), ["a=b", "c=d"]);
-        assert_eq!(answer.header("cache-control"), Some("public, max-age=9"));
+        assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
         assert_eq!(answer.header("vary"), Some("Authorization"));
         let head = node.call(Method::HEAD, &path).send().await;
         assert_eq!((head.status, head.header("content-length"), head.body.len()), (203, Some("11"), 0));
@@ -156,7 +157,7 @@ async fn a_client_that_has_the_answer_is_told_so_by_the_upstreams_tag() {
         let same = node.call(method.clone(), &path).header("if-none-match", "\"v1\"").send().await;
         assert_eq!((same.status, same.body.len(), same.header("etag")), (304, 0, Some("\"v1\"")));
         assert_eq!((same.header("content-type"), same.header("content-length")), (None, None));
-        assert_eq!(same.header("cache-control"), Some("max-age=9"));
+        assert_eq!(same.header("cache-control"), Some("private, no-cache"));
         assert_eq!(same.header("ringback-upstream-status"), Some("200"), "the 304 is not the upstream's");
         let other = node.call(method, &path).header("if-none-match", "\"v2\"").send().await;
         assert_eq!((other.status, other.header("ringback-upstream-status")), (200, None));
@@ -208,5 +209,28 @@ async fn an_error_of_the_upstream_comes_back_whole_whatever_the_conditions() {
     for (name, value) in [("if-none-match", "\"v1\""), ("if-match", "\"v2\""), ("range", "bytes=0-1")] {
         let answer = node.call(Method::GET, &path).header(name, value).send().await;
         assert_eq!((answer.status, answer.body.as_ref()), (404, b"nothing".as_slice()), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_kept_public_by_the_upstream_is_never_shared_where_the_credential_is_in_another_header() {
+    let upstream = Upstream::start().await;
+    let reply = Reply::ok("john's").header("cache-control", "public, max-age=600");
+    let reply = reply.header("expires", "Fri, 01 Jan 2100 00:00:00 GMT").header("vary", "Accept-Language");
+    upstream.always([reply.header("cdn-cache-control", "max-age=600")]);
+    let setup = Setup::new(&upstream).set("upstreams.0.identity.mode", "opaque");
+    let node = setup.set("upstreams.0.identity.header", "X-Api-Key").start().await;
+    let call = |call: Call| call.header("x-api-key", "john");
+    let waited = call(node.get("/accounts?async=true")).header("prefer", "wait=60").send().await;
+    let task = waited.header("ringback-task").expect("the answer names its task").to_owned();
+    let path = format!("{PREFIX}/results/{task}/response");
+    let replayed = call(node.call(Method::GET, &path)).send().await;
+    let tag = replayed.header("etag").expect("a tag").to_owned();
+    let same = call(node.call(Method::GET, &path)).header("if-none-match", &tag).send().await;
+    assert_eq!((waited.status, replayed.status, same.status), (200, 200, 304));
+    for answer in [waited, replayed, same] {
+        assert_eq!(answer.header("cache-control"), Some("private, no-cache"), "{}", answer.status);
+        assert_eq!((answer.header("expires"), answer.header("cdn-cache-control")), (None, None));
+        assert_eq!(answer.list("vary"), ["accept-language", "authorization", "x-api-key"]);
     }
 }

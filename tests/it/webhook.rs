@@ -298,3 +298,23 @@ async fn secrets_in_a_webhook_uri_never_reach_the_log() {
     receiver.wait_for(2).await;
     assert!(!node.log().contains("hush-hush"));
 }
+
+/// A proxy that the environment names for other programs would read tokens and results.
+#[tokio::test]
+async fn proxies_of_the_environment_are_not_used() {
+    let (upstream, receiver, proxy) =
+        (Upstream::start().await, Receiver::start().await, Upstream::start().await);
+    let mut setup = Setup::new(&upstream);
+    for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+        setup = setup.env(name, &proxy.uri("/"));
+    }
+    for name in ["NO_PROXY", "no_proxy"] {
+        setup = setup.env(name, "");
+    }
+    let node = setup.start().await;
+    let task = submit(&node, &receiver, "/accounts").await;
+    receiver.wait_for_task(&task.id, 1).await;
+    assert_eq!(node.get("/x").send().await.status, 200);
+    assert_eq!(upstream.calls().len(), 2);
+    proxy.saw_nobody();
+}

@@ -2,8 +2,9 @@
 //! signs of life, and an `end` that says why there is no more.
 //!
 //! Invariant: a stream ends with its task, with its caller's token, and with the node; it never goes
-//! back to an earlier status.
+//! back to an earlier status, and tells no change to a caller who is no longer let in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,10 +17,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{BoxError, empty_body};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::gateway::GatewayBody;
 use crate::gateway::accept::EVENT_STREAM;
 use crate::id::TaskId;
+use crate::identity::{Identity, Rejection};
 use crate::task::Progress;
 use crate::watch::Waiter;
 
@@ -45,7 +47,30 @@ pub struct Follow {
     pub waiter: Option<Waiter>,
     pub heartbeat: Duration,
     pub token_ends: Option<Instant>,
+    pub reader: Reader,
     pub stop: CancellationToken,
+}
+
+/// Who reads a stream. A token can be revoked while its stream is open.
+pub struct Reader {
+    pub identity: Arc<Identity>,
+    /// What the identity reads of the call's headers.
+    pub credential: HeaderMap,
+    pub credentials_id: Arc<str>,
+}
+
+impl Reader {
+    /// Whether the caller is still the one the task belongs to.
+    ///
+    /// # Errors
+    /// The reason to end the stream for.
+    async fn identify(&self, wall: Timestamp) -> Result<(), &'static str> {
+        match self.identity.identify(&self.credential, wall).await {
+            Ok(caller) if caller.credentials_id == self.credentials_id => Ok(()),
+            Ok(_) | Err(Rejection::InvalidToken(_)) => Err("token_refused"),
+            Err(Rejection::Unavailable) => Err("identity_unavailable"),
+        }
+    }
 }
 
 enum Next {
@@ -113,7 +138,12 @@ impl Follow {
                 () = &mut beat => return (String::from(": still here\n\n"), Next::Change),
             }
         }
-        self.say_known()
+        let identified = self.reader.identify(self.clock.wall());
+        match self.stop.run_until_cancelled(identified).await {
+            Some(Ok(())) => self.say_known(),
+            Some(Err(reason)) => (end(reason), Next::Nothing),
+            None => (end("stopping"), Next::Nothing),
+        }
     }
 
     /// The status as an event, with the end behind it where there is nothing to follow.

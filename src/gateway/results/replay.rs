@@ -1,16 +1,25 @@
 //! The upstream's last answer as it was: status, header section less hop-by-hop, bytes.
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::stored::{self, ResultBody};
-use super::{Replayed, ResultsCall, insert, send};
+use super::{PRIVATE, Replayed, ResultsCall, credential_headers, insert, send};
 use crate::client::empty_body;
 use crate::gateway::answer::{TASK, UPSTREAM_STATUS};
 use crate::gateway::refusal::Refusal;
-use crate::gateway::{Gateway, GatewayBody, hop};
+use crate::gateway::{Gateway, GatewayBody, Route, hop};
 use crate::id::TaskId;
 use crate::outcome::FailureCode;
 use crate::store::StoredResult;
+
+/// Fields that let a cache keep an answer whatever `Cache-Control` says: HTTP/1.0 and targeted ones
+/// (RFC 9213).
+const OTHER_CACHE_FIELDS: [HeaderName; 4] = [
+    header::EXPIRES,
+    header::PRAGMA,
+    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("surrogate-control"),
+];
 
 /// An answer that was kept whole.
 struct Kept {
@@ -29,11 +38,12 @@ struct Kept {
 /// hold, or a range is not there.
 pub fn replay(
     gateway: &Gateway,
+    route: &Route,
     id: TaskId,
     result: StoredResult,
     call: &ResultsCall<'_>,
 ) -> Result<Response<GatewayBody>, Refusal> {
-    let Kept { status, mut headers, body } = kept(gateway, id, result)?;
+    let Kept { status, mut headers, body } = kept(gateway, route, id, result)?;
     set_length(&mut headers, status, body.length);
     // Conditions are for what is there, ranges for the whole of it (RFC 9110, 13.2.1 and 14.2).
     if !status.is_success() {
@@ -65,18 +75,19 @@ pub fn replay(
 /// [`Refusal::NoResponse`], as [`replay`].
 pub fn in_time(
     gateway: &Gateway,
+    route: &Route,
     id: TaskId,
     result: StoredResult,
     to_head: bool,
 ) -> Result<Response<GatewayBody>, Refusal> {
-    let Kept { status, mut headers, body } = kept(gateway, id, result)?;
+    let Kept { status, mut headers, body } = kept(gateway, route, id, result)?;
     if !to_head {
         set_length(&mut headers, status, body.length);
     }
     Ok(replayed(status, headers, body.whole()))
 }
 
-fn kept(gateway: &Gateway, id: TaskId, result: StoredResult) -> Result<Kept, Refusal> {
+fn kept(gateway: &Gateway, route: &Route, id: TaskId, result: StoredResult) -> Result<Kept, Refusal> {
     let status = result.upstream_status.and_then(|status| StatusCode::from_u16(status).ok());
     let (Some(status), Some(_)) = (status, &result.headers) else { return Err(Refusal::NoResponse) };
     let mut headers = stored::headers(gateway, id, result.headers)?;
@@ -85,7 +96,15 @@ fn kept(gateway: &Gateway, id: TaskId, result: StoredResult) -> Result<Kept, Ref
     headers.remove(header::TRAILER);
     insert(&mut headers, TASK, &id.to_string());
     // The upstream may call its answer public; this address is for one caller's credentials.
-    headers.append(header::VARY, HeaderValue::from_static("Authorization"));
+    for name in OTHER_CACHE_FIELDS {
+        headers.remove(name);
+    }
+    headers.insert(header::CACHE_CONTROL, PRIVATE);
+    for name in credential_headers(route) {
+        if let Ok(name) = HeaderValue::from_str(name) {
+            headers.append(header::VARY, name);
+        }
+    }
     Ok(Kept { status, headers, body })
 }
 

@@ -409,3 +409,18 @@ async fn a_large_answer_comes_whole_in_small_pieces() {
     client.try_send(&headers(1, END_STREAM, &pseudo("GET", "/api/large"))).await;
     assert_eq!(client.heard(1).await, Heard::Answer { status: 200, body });
 }
+
+/// A cookie in pieces is one line upstream.
+#[tokio::test]
+async fn more_header_lines_than_http1_allows_are_refused_over_http2() {
+    let (upstream, seen) = strict().await;
+    let node = node(upstream.address).await;
+    for (name, lines, expected) in [("x", 100, 200), ("x", 101, 431), ("cookie", 101, 200)] {
+        let fields = [pseudo("GET", "/api/many"), vec![(name, "a=b"); lines]].concat();
+        let (heard, arrived) = outcome(&node, &seen, &message(&fields, None)).await;
+        let Heard::Answer { status, body } = heard else { panic!("{lines} {name}: {heard:?}") };
+        assert_eq!(status, expected, "{lines} {name}: {body}");
+        assert_eq!(arrived.len(), usize::from(status == 200));
+        assert!(status == 200 || body.contains("headers_too_large"), "{body}");
+    }
+}

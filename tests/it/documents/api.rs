@@ -208,8 +208,8 @@ fn every_header_has_an_example() {
 /// Nobody can provoke a defect of ours.
 const OF_A_DEFECT: (&str, &str) = ("500", "internal_error");
 
-/// Headers that are the HTTP library's, end with their connection, or are only passed on.
-const PASSED_BY: [&str; 9] = [
+/// Headers that are the HTTP library's, end with their connection, are only passed on, or are left out.
+const PASSED_BY: [&str; 12] = [
     "cookie",
     "expect",
     "http2-settings",
@@ -219,6 +219,9 @@ const PASSED_BY: [&str; 9] = [
     "proxy-authorization",
     "proxy-connection",
     "trailer",
+    "cdn-cache-control",
+    "pragma",
+    "surrogate-control",
 ];
 
 /// What comes before the name of a header in the code.
