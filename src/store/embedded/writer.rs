@@ -139,7 +139,7 @@ impl Writer {
             clock: recovered.clock,
             busy: Arc::clone(&options.busy),
             commit_seconds: options.commit_seconds.clone(),
-            seen: Seen::new(),
+            seen: Seen::default(),
             room: Room::default(),
             failing_until: None,
         }
@@ -153,6 +153,9 @@ impl Writer {
             if let Some(purge) = purge {
                 self.purge(purge);
             }
+        }
+        if let Err(error) = self.seen.note(&self.connection, &self.clock) {
+            tracing::debug!(error = %error, "the clock is not kept at closing; the last commit kept it");
         }
         if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             tracing::debug!(error = %error, "no checkpoint at closing; the next start does it");
@@ -350,7 +353,7 @@ impl Writer {
             (applied.claimed_deliveries, applied.delivery_due) =
                 claim::deliveries(&tx, now, self.deliveries.room())?;
         }
-        self.seen.note(&tx, now)?;
+        self.seen.note(&tx, &self.clock)?;
         self.space.look(&tx)?;
         tx.commit()?;
         self.commit_seconds.observe(started.elapsed().as_secs_f64());
