@@ -279,6 +279,10 @@ impl Writer {
 
     fn commit(&mut self, batch: Batch) {
         let now = self.clock.steady();
+        if batch.operations.is_empty() && batch.accepts.is_empty() && !self.can_claim(now) {
+            // Only retention asked for something. An empty commit would say that the store writes again.
+            return;
+        }
         let room = self.room.make(&self.connection, now);
         match room.and_then(|()| self.transact(&batch.operations, &batch.accepts)) {
             Ok(applied) => self.answer(batch, applied),
@@ -423,7 +427,15 @@ impl Writer {
     }
 
     fn purge(&mut self, purge: Purge) {
-        let done = retention::transact(&mut self.connection, &purge, &self.space).map_err(|error| {
+        let now = self.clock.steady();
+        let room = self.room.make(&self.connection, now);
+        let done = room.and_then(|()| {
+            // Of an idle node nothing else writes it.
+            self.seen.note(&self.connection, &self.clock)?;
+            retention::transact(&mut self.connection, &purge, &self.space)
+        });
+        let done = done.map_err(|error| {
+            self.room.failed(&error, now);
             tracing::error!(error = %error, "retention could not remove anything");
             StoreError::Unavailable
         });
