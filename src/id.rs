@@ -73,6 +73,12 @@ impl Seq {
     pub fn first_at(at: Timestamp) -> Self {
         Self(at.0.max(0) << COUNTER_BITS)
     }
+
+    /// When the task was accepted, by the steady clock.
+    #[must_use]
+    pub fn accepted_at(self) -> Timestamp {
+        Timestamp(self.0 >> COUNTER_BITS)
+    }
 }
 
 /// Makes ids that never repeat a key, also when the clock stands still or goes back.

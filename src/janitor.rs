@@ -76,7 +76,8 @@ impl Janitor {
             let began = Instant::now();
             let made = self.make_room().await;
             self.say();
-            if matches!(made, Ok(Made::TooLittle)) {
+            // Still crowded, or nothing can be written: asking again at once would never end.
+            if is_stuck(&made) {
                 tokio::time::sleep(stuck_pause(began.elapsed())).await;
             }
         }
@@ -146,6 +147,10 @@ fn pause(retention: &RetentionConfig) -> Duration {
     (retention.results.min(retention.tasks).min(retention.idempotency_keys) / 10).clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
+fn is_stuck(made: &Result<Made, StoreError>) -> bool {
+    !matches!(made, Ok(Made::Enough))
+}
+
 /// Looking through a large store in vain takes no more than a fifth of the time.
 fn stuck_pause(took: Duration) -> Duration {
     (took * 4).max(STUCK_PAUSE)
@@ -170,6 +175,12 @@ mod tests {
         assert_eq!(pause(100, 1_000, 1_000), Duration::from_secs(10));
         assert_eq!(pause(100, 1_000, 50), Duration::from_secs(5));
         assert_eq!(pause(259_200, 2_592_000, 86_400), PAUSE_MAX);
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_written_is_not_asked_again_at_once() {
+        assert!(is_stuck(&Err(StoreError::Unavailable)) && is_stuck(&Ok(Made::TooLittle)));
+        assert!(!is_stuck(&Ok(Made::Enough)));
     }
 
     #[test]

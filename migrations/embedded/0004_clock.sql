@@ -1,7 +1,7 @@
--- The latest instant of the steady clock that the store has seen, so that the clock of the next start does
--- not begin before it, whatever the machine's clock was set to meanwhile. One row.
+-- Both clocks of the node at one instant, so that the steady clock of the next start goes on from there,
+-- whatever the machine's clock was set to meanwhile. One row, or none before the first start.
 CREATE TABLE clock (
     id   INTEGER PRIMARY KEY CHECK (id = 1),
-    seen INTEGER NOT NULL             -- steady clock, ms
+    seen INTEGER NOT NULL,            -- steady clock, ms
+    wall INTEGER NOT NULL             -- wall clock at that instant, ms
 ) STRICT;
-INSERT INTO clock (id, seen) VALUES (1, 0);

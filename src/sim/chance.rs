@@ -24,33 +24,50 @@ struct Hands {
     steady_from: i64,
     /// How far the steady clock of the last life had come.
     latest: i64,
+    /// How far the wall clock was set either way since the last life began, in all.
+    ahead: i64,
+    back: i64,
+}
+
+const AT_DAWN: Hands =
+    Hands { began: DAWN, instant: None, skew: 0, steady_from: DAWN, latest: DAWN, ahead: 0, back: 0 };
+
+impl Hands {
+    fn set_by(self, by: i64) -> Self {
+        Self {
+            skew: self.skew + by,
+            ahead: self.ahead + by.max(0),
+            back: self.back + by.min(0).abs(),
+            ..self
+        }
+    }
 }
 
 thread_local! {
-    static HANDS: Cell<Hands> =
-        const { Cell::new(Hands { began: DAWN, instant: None, skew: 0, steady_from: DAWN, latest: DAWN }) };
+    static HANDS: Cell<Hands> = const { Cell::new(AT_DAWN) };
     static DICE: Cell<u64> = const { Cell::new(0) };
 }
 
 /// A new world begins.
 pub(super) fn dawn(seed: u64) {
-    HANDS.set(Hands { began: DAWN, instant: None, skew: 0, steady_from: DAWN, latest: DAWN });
+    HANDS.set(AT_DAWN);
     DICE.set(seed);
 }
 
 /// The node starts. Call it inside the runtime that it lives in.
 pub(super) fn begin(skew: i64) {
-    let hands = HANDS.get();
-    let steady_from = hands.began + hands.skew + skew;
-    HANDS.set(Hands { instant: Some(Instant::now()), skew: hands.skew + skew, steady_from, ..hands });
+    let hands = HANDS.get().set_by(skew);
+    let steady_from = hands.began + hands.skew;
+    HANDS.set(Hands { instant: Some(Instant::now()), steady_from, ..hands });
 }
 
-/// The node's steady clock begins here. It may go on where it once was, or begin at the date.
+/// The node's steady clock begins here. It goes on where it was, if nobody set the wall clock; else it may
+/// be off by as much as that was set after the last commit.
 pub(super) fn resume(steady_from: Timestamp) -> bool {
     let hands = HANDS.get();
-    let date = hands.steady_from;
-    HANDS.set(Hands { steady_from: steady_from.0, latest: hands.latest.max(steady_from.0), ..hands });
-    (date..=date.max(hands.latest)).contains(&steady_from.0)
+    let latest = hands.latest.max(steady_from.0);
+    HANDS.set(Hands { steady_from: steady_from.0, latest, ahead: 0, back: 0, ..hands });
+    (hands.latest - hands.back..=hands.latest + hands.ahead).contains(&steady_from.0)
 }
 
 /// The node is gone; its runtime is about to be.
@@ -88,8 +105,7 @@ pub(super) fn steady() -> i64 {
 
 /// The wall clock jumps.
 pub(super) fn jump(by: i64) {
-    let hands = HANDS.get();
-    HANDS.set(Hands { skew: hands.skew + by, ..hands });
+    HANDS.set(HANDS.get().set_by(by));
 }
 
 /// For the worker's jitter.

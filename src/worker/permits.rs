@@ -32,12 +32,12 @@ pub struct DeliveryPermits {
 /// Hosts and zones without attempts leave it, so it never holds more than attempts in flight.
 #[derive(Default)]
 struct Taken {
-    hosts: HashMap<String, Host>,
-    zones: HashMap<String, usize>,
+    hosts: HashMap<String, Holder>,
+    zones: HashMap<String, Holder>,
 }
 
-/// What happened at one host since the pause was last judged.
-struct Host {
+/// What happened at one host, or at one zone, since the pause was last judged.
+struct Holder {
     taken: usize,
     pause: Duration,
     judged_at: Timestamp,
@@ -45,18 +45,31 @@ struct Host {
     turned_away: u64,
 }
 
-impl Host {
+impl Holder {
     fn new(now: Timestamp) -> Self {
         Self { taken: 0, pause: PAUSE_MIN, judged_at: now, let_in: 0, turned_away: 0 }
     }
 
-    /// Judges once a pause: a burst at a quick host must not be taken for a host that hangs.
+    /// Judges once a pause: a burst at a quick receiver must not be taken for one that hangs.
     fn judge(&mut self, now: Timestamp) {
         if self.judged_at.until(now) < self.pause {
             return;
         }
         self.pause = next_pause(self.pause, self.let_in, self.turned_away);
         (self.judged_at, self.let_in, self.turned_away) = (now, 0, 0);
+    }
+
+    fn let_in(&mut self, now: Timestamp) {
+        self.judge(now);
+        self.taken += 1;
+        self.let_in += 1;
+    }
+
+    /// Says for how long to stay away.
+    fn turn_away(&mut self, now: Timestamp) -> Duration {
+        self.judge(now);
+        self.turned_away += 1;
+        self.pause
     }
 }
 
@@ -99,22 +112,19 @@ impl DeliveryPermits {
     pub(super) fn try_host(&self, host: &str, zone: &str, now: Timestamp) -> Result<HostPermit, Duration> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let Taken { hosts, zones } = &mut *taken;
-        let in_zone = zones.get(zone).copied().unwrap_or_default();
+        let in_zone = zones.get(zone).map_or(0, |zone| zone.taken);
         let free = self.all.available_permits() + 1;
-        let has_place = in_zone < share(self.total, self.per_host, free);
-        let at = match hosts.get_mut(host) {
-            Some(at) => at,
-            None if has_place => hosts.entry(host.to_owned()).or_insert_with(|| Host::new(now)),
-            None => return Err(PAUSE_MIN),
-        };
-        at.judge(now);
-        if at.taken >= self.per_host || !has_place {
-            at.turned_away += 1;
-            return Err(at.pause);
+        // Who has no place in its zone is turned away there: its names must not get a short pause each.
+        if in_zone >= share(self.total, self.per_host, free) {
+            let zone = zones.get_mut(zone).expect("a zone without attempts has a place");
+            return Err(zone.turn_away(now));
         }
-        at.taken += 1;
-        at.let_in += 1;
-        *zones.entry(zone.to_owned()).or_default() += 1;
+        let at = hosts.entry(host.to_owned()).or_insert_with(|| Holder::new(now));
+        if at.taken >= self.per_host {
+            return Err(at.turn_away(now));
+        }
+        at.let_in(now);
+        zones.entry(zone.to_owned()).or_insert_with(|| Holder::new(now)).let_in(now);
         Ok(HostPermit { taken: Arc::clone(&self.taken), host: host.to_owned(), zone: zone.to_owned() })
     }
 }
@@ -136,9 +146,9 @@ impl Drop for HostPermit {
                 hosts.remove(&self.host);
             }
         }
-        if let Some(count) = zones.get_mut(&self.zone) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(at) = zones.get_mut(&self.zone) {
+            at.taken -= 1;
+            if at.taken == 0 {
                 zones.remove(&self.zone);
             }
         }
@@ -257,6 +267,11 @@ mod tests {
     /// `waiting` deliveries, all due at once, ask one host for a place and hold it for `hold` ms. Counts
     /// what happens between `from` and `to` ms.
     fn ask(waiting: i64, hold: i64, from: i64, to: i64) -> Asked {
+        ask_names(1, waiting, hold, from, to)
+    }
+
+    /// The same at so many hosts of one zone.
+    fn ask_names(names: i64, waiting: i64, hold: i64, from: i64, to: i64) -> Asked {
         let permits = DeliveryPermits::new(1_000, 64);
         let mut due: BinaryHeap<_> = (0..waiting).map(|number| Reverse((0, number))).collect();
         let mut taken = VecDeque::new();
@@ -266,7 +281,7 @@ mod tests {
                 taken.pop_front();
             }
             let counted = u64::from(now >= from);
-            match permits.try_host("host:443", "host", Timestamp(now)) {
+            match permits.try_host(&format!("{}:443", number % names), "zone", Timestamp(now)) {
                 Ok(place) => {
                     taken.push_back((now + hold, place));
                     asked.let_in += counted;
@@ -291,6 +306,9 @@ mod tests {
         let many = ask(30_000, 10_000, 240_000, 300_000);
         // Each once a minute, give or take a half.
         assert!(many.turned_away <= 60_000, "{}", many.turned_away);
+        let names = ask_names(10_000, 30_000, 10_000, 240_000, 300_000);
+        assert!(names.turned_away <= 60_000, "{}", names.turned_away);
+        assert!(names.let_in >= 64 * 3, "{}", names.let_in);
         assert!(few.let_in >= 64 * 3 && many.let_in >= 64 * 3, "{} {}", few.let_in, many.let_in);
     }
 

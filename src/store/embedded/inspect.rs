@@ -19,6 +19,9 @@ use super::open::{APPLICATION_ID, MIGRATIONS, OpenError, beside};
 /// The longest look for damage: a start with a million tasks must not wait for it.
 const LOOK: Duration = Duration::from_millis(300);
 
+/// Between two interrupts of a look that goes on.
+const AGAIN: Duration = Duration::from_millis(5);
+
 /// The database header (SQLite file format, section 1.3).
 const HEADER_BYTES: usize = 100;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -126,15 +129,23 @@ pub(super) fn for_damage(connection: &Connection, path: &Path) -> Result<(), Ope
 
 fn look(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let end = Instant::now() + LOOK;
+    interrupted_after(connection, LOOK, || look_until(connection, end))
+}
+
+/// Runs statements; each that runs after so long is interrupted. An interrupt that falls between two of
+/// them is lost, so it is repeated until `run` is over.
+fn interrupted_after<T>(connection: &Connection, after: Duration, run: impl FnOnce() -> T) -> T {
     let (done, over) = channel::<()>();
     let handle = connection.get_interrupt_handle();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            if over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            let mut wait = after;
+            while over.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                 handle.interrupt();
+                wait = AGAIN;
             }
         });
-        let found = look_until(connection, end);
+        let found = run();
         drop(done);
         found
     })
@@ -202,6 +213,16 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE one (id INTEGER)").unwrap();
         assert!(has_tables(&path).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn every_statement_after_the_end_of_the_look_is_interrupted() {
+        let connection = Connection::open_in_memory().unwrap();
+        let long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000000)
+                    SELECT count(*) FROM n";
+        let run = || connection.query_row(long, [], |row| row.get::<_, i64>(0));
+        let ends = interrupted_after(&connection, Duration::ZERO, || [run(), run()]);
+        assert!(ends.iter().all(Result::is_err), "{ends:?}");
     }
 
     #[test]

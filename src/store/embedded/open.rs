@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::backlog::Backlog;
 use super::inbox::Inbox;
 use super::reader::Readers;
+use super::seen::Seen;
 use super::space::Space;
 use super::writer::{self, Writer};
 use super::{Shared, Store, inspect, seen, signing};
@@ -43,7 +44,8 @@ pub(super) const MIGRATIONS: [&str; 4] = [
 /// Proves that the key file fits the store.
 const KEY_CHECK: &[u8] = b"ringback key check";
 
-/// No schedule reaches further. A later `due_at` was written by a version that did not keep the clock.
+/// A version that did not keep the clock may have written a `due_at` as much too late as the wall clock was
+/// set back since. Such a wait is cut to this, once.
 const DUE_AT_MOST: std::time::Duration = std::time::Duration::from_hours(24);
 
 /// What a store needs to know to open.
@@ -381,8 +383,14 @@ pub(super) struct Recovered {
 
 /// Gives every lease back: this process is the only owner, so whoever held them is gone.
 pub(super) fn recover(connection: &mut Connection, options: &OpenOptions) -> rusqlite::Result<Recovered> {
-    let clock = options.clock.not_before(seen::read(connection)?);
-    let latest_due = clock.steady().after(DUE_AT_MOST).0;
+    let mark = seen::read(connection)?;
+    let last = connection
+        .query_row("SELECT max(seq) FROM task", [], |row| row.get::<_, Option<i64>>(0))
+        .optional()?
+        .flatten()
+        .map_or(Seq(0), Seq);
+    let clock = options.clock.going_on(mark, last.accepted_at());
+    let latest_due = mark.map_or(clock.steady().after(DUE_AT_MOST), |_| NEVER).0;
     let tx = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     // Chunks staged by an attempt that never settled; it held a lease.
     tx.execute("DELETE FROM chunk WHERE kind = 1 AND seq IN (SELECT seq FROM state WHERE lease <> 0)", [])?;
@@ -404,16 +412,12 @@ pub(super) fn recover(connection: &mut Connection, options: &OpenOptions) -> rus
         .collect::<Result<Vec<i64>, _>>()?;
     let unfinished = tx.query_row("SELECT count(*) FROM state", [], |row| row.get::<_, u32>(0))?.into();
     let backlog = Backlog::read(&tx, options.max_queued_per_credentials)?;
-    let last = tx
-        .query_row("SELECT max(seq) FROM task", [], |row| row.get::<_, Option<i64>>(0))
-        .optional()?
-        .flatten()
-        .unwrap_or(0);
     warn_about_unconfigured(&tx, options)?;
     let space = Arc::new(Space::new(options.max_bytes));
     space.look(&tx)?;
+    Seen::default().note(&tx, &clock)?;
     tx.commit()?;
-    Ok(Recovered { upstream_ids, unfinished, backlog, clock, space, last: Seq(last) })
+    Ok(Recovered { upstream_ids, unfinished, backlog, clock, space, last })
 }
 
 /// Tasks of an upstream that left the configuration wait until it comes back.

@@ -157,7 +157,7 @@ impl Writer {
             clock: recovered.clock,
             busy: Arc::clone(&options.busy),
             commit_seconds: options.commit_seconds.clone(),
-            seen: Seen::new(),
+            seen: Seen::default(),
             room: Room::default(),
             failing_until: None,
         }
@@ -171,6 +171,9 @@ impl Writer {
             if let Some(purge) = purge {
                 self.purge(purge);
             }
+        }
+        if let Err(error) = self.seen.note(&self.connection, &self.clock) {
+            tracing::debug!(error = %error, "the clock is not kept at closing; the last commit kept it");
         }
         if let Err(error) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
             tracing::debug!(error = %error, "no checkpoint at closing; the next start does it");
@@ -293,6 +296,10 @@ impl Writer {
             self.refuse(candidate, full);
         }
         let now = self.clock.steady();
+        if batch.operations.is_empty() && batch.accepts.is_empty() && !self.can_claim(now) {
+            // Only retention asked for something. An empty commit would say that the store writes again.
+            return;
+        }
         let room = self.room.make(&self.connection, now);
         match room.and_then(|()| self.transact(&batch.operations, &batch.accepts)) {
             Ok(applied) => self.answer(batch, applied),
@@ -368,7 +375,7 @@ impl Writer {
             (applied.claimed_deliveries, applied.delivery_due) =
                 claim::deliveries(&tx, now, self.deliveries.room())?;
         }
-        self.seen.note(&tx, now)?;
+        self.seen.note(&tx, &self.clock)?;
         self.space.look(&tx)?;
         tx.commit()?;
         self.commit_seconds.observe(started.elapsed().as_secs_f64());
@@ -439,7 +446,15 @@ impl Writer {
     }
 
     fn purge(&mut self, purge: Purge) {
-        let done = retention::transact(&mut self.connection, &purge, &self.space).map_err(|error| {
+        let now = self.clock.steady();
+        let room = self.room.make(&self.connection, now);
+        let done = room.and_then(|()| {
+            // Of an idle node nothing else writes it.
+            self.seen.note(&self.connection, &self.clock)?;
+            retention::transact(&mut self.connection, &purge, &self.space)
+        });
+        let done = done.map_err(|error| {
+            self.room.failed(&error, now);
             tracing::error!(error = %error, "retention could not remove anything");
             StoreError::Unavailable
         });

@@ -43,6 +43,25 @@ async fn nobody_hears_of_a_task_before_it_is_written() {
 }
 
 #[tokio::test]
+async fn what_retention_asks_for_does_not_make_a_store_that_cannot_write_look_well() {
+    let disk = Disk::new();
+    let ByHand { opened, mut writer, .. } = turned(&disk);
+    let taken = writer.take().expect("a first look for what is due");
+    writer.commit(taken);
+    writer.refuse_writes(true);
+    let mut client = Box::pin(opened.store.accept(opened.task()));
+    assert!(poll!(&mut client).is_pending());
+    let taken = writer.take().unwrap();
+    writer.commit(taken);
+    assert!(client.await.is_err() && writer.is_failing());
+    let mut janitor = Box::pin(opened.store.purge(before(Timestamp(0), Timestamp(0)), 10));
+    assert!(poll!(&mut janitor).is_pending());
+    let taken = writer.take().unwrap();
+    assert!(writer.commit(taken).is_some());
+    assert!(writer.is_failing());
+}
+
+#[tokio::test]
 async fn a_task_is_kept_when_the_node_dies_between_the_commit_and_the_answer() {
     let disk = Disk::new();
     let ByHand { opened, mut writer, .. } = turned(&disk);

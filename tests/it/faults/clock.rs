@@ -130,3 +130,40 @@ async fn a_clock_set_back_by_days_forgets_no_idempotency_key() {
     assert_eq!(submit().await.id, task.id);
     assert_eq!(world.upstream.calls().len(), 1);
 }
+
+/// Sets the clock ahead under a running node, lets it write something, kills it and starts it again.
+async fn set_ahead_then_started_again(world: &World, node: Node, hours: i64) -> Node {
+    world.edge.set_clock(hours);
+    node.submit(node.get("/later?async=true")).await;
+    node.kill9().await.start().await
+}
+
+#[tokio::test]
+async fn a_clock_set_ahead_and_a_restart_forget_no_idempotency_key() {
+    let (world, setup) = World::start().await;
+    let setup = setup.set("retention.results", "1s").set("retention.idempotency_keys", "24h");
+    let node = setup.start().await;
+    let submit = async |node: &Node| {
+        let call = node.post("/x?async=true").header("idempotency-key", "one");
+        node.submit(call).await
+    };
+    let task = submit(&node).await;
+    world.upstream.wait_for_calls(1).await;
+    let node = set_ahead_then_started_again(&world, node, 48).await;
+    let after = node.submit(node.get("/after?async=true")).await;
+    eventually("retention came by", async || (node.results(&after).send().await.status == 410).then_some(()))
+        .await;
+    assert_eq!(submit(&node).await.id, task.id);
+    assert_eq!(world.upstream.calls_of(&format!("{PREFIX}/x")).len(), 1);
+}
+
+#[tokio::test]
+async fn a_clock_set_ahead_and_a_restart_pass_no_deadline() {
+    let (world, setup) = World::start().await;
+    world.upstream.script(&format!("{PREFIX}/retried"), [Reply::new(503), Reply::ok("done")]);
+    let node = setup.set("upstreams.0.retry.delays", vec!["4s"; 3]).start().await;
+    let retried = node.submit(node.get("/retried?async=true")).await;
+    eventually("it waits for its next try", async || (node.rows()["attempt"] == 1).then_some(())).await;
+    let node = set_ahead_then_started_again(&world, node, 48).await;
+    assert_eq!(node.finished(&retried).await.header("ringback-status"), Some("Succeeded"));
+}

@@ -134,6 +134,11 @@ impl Turned {
         taken
     }
 
+    /// Whether the last commit failed, as far as callers are concerned.
+    pub fn is_failing(&self) -> bool {
+        self.0.failing_until.is_some()
+    }
+
     /// As a disk that is full, or no longer is.
     pub fn refuse_writes(&self, refuse: bool) {
         self.0.connection.pragma_update(None, "query_only", refuse).expect("a pragma");
