@@ -6,6 +6,9 @@
 //! What it promises: nobody hears `Ok` before the commit; after a failed commit nothing was written and
 //! everybody hears so; at most one retention transaction runs between two commits of the batch.
 
+mod applied;
+mod watch;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +16,9 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::apply::{self, Effect};
+use applied::{Applied, note};
+
+use super::apply;
 use super::backlog::{Backlog, Leased, Owner};
 use super::claim;
 use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
@@ -24,9 +29,9 @@ use super::seen::Seen;
 use super::space::Space;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
-use crate::id::Seq;
-use crate::lease::LeaseToken;
-use crate::store::{Accepted, Lane, Ready, ReadyDelivery, ReadyTask, Settled, StoreError};
+use crate::store::{Accepted, Lane, Ready, ReadyDelivery, ReadyTask, StoreError};
+
+pub(super) use watch::watch;
 
 /// Operations in one transaction: bounds how long the last caller of a batch waits for the first.
 const BATCH_MAX: usize = 1_024;
@@ -101,21 +106,6 @@ enum Look {
     Sleep(Duration),
     /// Closed, and nothing waits.
     Over,
-}
-
-/// What a transaction did, known before the commit and acted on after it.
-struct Applied {
-    at: Timestamp,
-    settled: Vec<Settled>,
-    /// What became of each accept, with the lease of one that is handed off.
-    accepted: Vec<(Accepted, Option<LeaseToken>)>,
-    claimed: Vec<Vec<(ReadyTask, Owner)>>,
-    claimed_deliveries: Vec<ReadyDelivery>,
-    due: Vec<Timestamp>,
-    delivery_due: Timestamp,
-    finished: Vec<Owner>,
-    /// Leases whose holders are to be told; the first number is the lane.
-    cancelled: Vec<(usize, Seq, LeaseToken)>,
 }
 
 impl Writer {
@@ -478,23 +468,6 @@ fn has_room<T>(ready: &Ready<T>) -> bool {
     }
 }
 
-fn note(applied: &mut Applied, lanes: &[WriterLane], effect: &Effect) {
-    if let Some((upstream, due_at)) = effect.task_due
-        && let Some(index) = lanes.iter().position(|lane| lane.upstream == upstream)
-    {
-        applied.due[index] = applied.due[index].min(due_at);
-    }
-    if let Some((upstream, seq, lease)) = effect.cancelled
-        && let Some(index) = lanes.iter().position(|lane| lane.upstream == upstream)
-    {
-        applied.cancelled.push((index, seq, lease));
-    }
-    if let Some(due_at) = effect.delivery_due {
-        applied.delivery_due = applied.delivery_due.min(due_at);
-    }
-    applied.finished.extend(effect.finished);
-}
-
 fn refuse(batch: Batch) {
     for operation in batch.operations {
         let _ = operation.into_reply().send(Err(StoreError::Unavailable));
@@ -503,10 +476,6 @@ fn refuse(batch: Batch) {
         let _ = accept.reply.send(Err(StoreError::Unavailable));
     }
 }
-
-mod watch;
-
-pub(super) use watch::watch;
 
 #[cfg(test)]
 pub(crate) mod by_hand;

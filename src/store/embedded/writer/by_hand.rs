@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
+use crate::id::Seq;
+use crate::lease::LeaseToken;
 use crate::seal::KeyRing;
 use crate::store::Store;
 use crate::store::embedded::open;
