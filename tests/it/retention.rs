@@ -159,7 +159,8 @@ async fn under_constant_load_a_store_stops_growing_when_results_go_by_age() {
     assert_eq!(removed(&numbers, "tasks", "size"), 0);
     assert!(numbers["retention_removed_bytes_total{reason=\"age\"}"] > passed_through / 2, "{numbers:?}");
     let (live, free) = (numbers["store_bytes{kind=\"live\"}"], numbers["store_bytes{kind=\"free\"}"]);
-    assert_eq!(live + free, file_size(&node), "{numbers:?}");
+    // Pages that are still in the write-ahead log only are not in the file yet.
+    assert!((file_size(&node)..=at_most).contains(&(live + free)), "{numbers:?}");
     assert!(free > live && numbers["store_bytes{kind=\"wal\"}"] > 0, "{numbers:?}");
 }
 
