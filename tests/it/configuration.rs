@@ -205,3 +205,25 @@ async fn every_command_explains_itself() {
     let ended = run(&["serv"]).await;
     assert!(!ended.status.success());
 }
+
+#[tokio::test]
+async fn an_identity_that_asks_and_cannot_is_refused() {
+    let introspection = |more: &str| {
+        with(&format!("[upstreams.identity]\nmode = \"introspection\"\nclaim = \"sub\"\n{more}\n"))
+    };
+    let url = "introspection_url = \"https://issuer.example/introspect\"";
+    let id = "client_id = \"me\"";
+    is_refused(&introspection(id), &["introspection_url"]).await;
+    is_refused(&introspection(url), &["client_id"]).await;
+    is_refused(&introspection(&format!("{url}\n{id}")), &["client_secret"]).await;
+    is_refused(&introspection("introspection_url = \"issuer.example\""), &["introspection_url"]).await;
+
+    let upstream = |more: &str| with(&format!("[upstreams.identity]\nmode = \"upstream\"\n{more}\n"));
+    is_refused(&upstream("path = \"/me\""), &["pointer"]).await;
+    is_refused(&upstream("pointer = \"/id\""), &["path"]).await;
+    is_refused(&upstream("path = \"/me\"\npointer = \"id\""), &["pointer", "must start with `/`"]).await;
+    is_refused(&upstream("path = \"https://other.example/me\"\npointer = \"/id\""), &["path"]).await;
+
+    let opaque = |more: &str| with(&format!("[upstreams.identity]\nmode = \"opaque\"\n{more}\n"));
+    is_refused(&opaque("revalidate = true"), &["path"]).await;
+}

@@ -119,8 +119,8 @@ mod tests {
             "delay=301",
             "delay=",
             "header=etag",
-            "header=two words:1",
-            "header=a:b%0A",
+            "header=two+words:1",
+            "header=a:b%0Ac",
             "header=Content-Length:1",
         ] {
             assert!(orders(query).unwrap_err().contains("must be"), "{query}");
