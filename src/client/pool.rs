@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -41,7 +41,7 @@ pub(super) struct Link {
     id: u64,
     sender: SendRequest<Body>,
     /// To the connection's driver, which parks the link once the response was read.
-    home: mpsc::Sender<Link>,
+    home: Home,
     pooled: bool,
 }
 
@@ -73,8 +73,7 @@ impl Link {
                     pool.park(origin, self);
                 } else {
                     let home = self.home.clone();
-                    // Refused only when the connection has ended; then the link is of no use.
-                    let _ = home.try_send(self);
+                    home.take_back(self);
                 }
                 Ok(response)
             }
@@ -82,6 +81,54 @@ impl Link {
                 .take_message()
                 .map_or(Lost::MaybeSent, |request| Lost::HandedBack(Box::new(request)))),
         }
+    }
+}
+
+/// The way of a link back to its connection's driver.
+#[derive(Clone)]
+struct Home {
+    links: mpsc::Sender<Link>,
+    /// The driver looks only then: it runs several times a response, and few links come back this way.
+    is_used: Arc<AtomicBool>,
+}
+
+/// The driver's end of a [`Home`].
+struct Returned {
+    links: mpsc::Receiver<Link>,
+    is_used: Arc<AtomicBool>,
+    /// Looked at since the last link came, so that the next one wakes the driver.
+    is_watched: bool,
+}
+
+fn home() -> (Home, Returned) {
+    let (links, receiver) = mpsc::channel(1);
+    let is_used = Arc::new(AtomicBool::new(false));
+    let home = Home { links, is_used: Arc::clone(&is_used) };
+    (home, Returned { links: receiver, is_used, is_watched: false })
+}
+
+impl Returned {
+    /// The link, where it came back.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Link> {
+        if self.is_watched && !self.is_used.load(Ordering::Acquire) {
+            return None;
+        }
+        // Nothing yet, or nobody holds the link any more: nothing will come.
+        let Poll::Ready(link) = self.links.poll_recv(cx) else {
+            self.is_watched = true;
+            return None;
+        };
+        self.is_watched = false;
+        self.is_used.store(false, Ordering::Release);
+        link
+    }
+}
+
+impl Home {
+    fn take_back(&self, link: Link) {
+        self.is_used.store(true, Ordering::Release);
+        // Refused only when the connection has ended; then the link is of no use.
+        let _ = self.links.try_send(link);
     }
 }
 
@@ -206,7 +253,7 @@ pub(super) async fn open(stream: Stream, origin: &Origin, pool: &Arc<Pool>) -> R
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Unsent::Closed)?;
-    let (home, returned) = mpsc::channel(1);
+    let (home, returned) = home();
     let id = pool.next_id.fetch_add(1, Ordering::Relaxed);
     let registered = Registered { pool: Arc::clone(pool), origin: origin.clone(), id };
     tokio::spawn(drive(connection.with_upgrades(), returned, registered));
@@ -231,7 +278,7 @@ impl Drop for Registered {
 /// takes it off the shelf once it has been idle too long, which closes the connection.
 async fn drive(
     connection: impl Future<Output = hyper::Result<()>>,
-    mut returned: mpsc::Receiver<Link>,
+    mut returned: Returned,
     registered: Registered,
 ) {
     let mut connection = pin!(connection);
@@ -244,11 +291,7 @@ async fn drive(
         }
         loop {
             if reading.is_none() {
-                match returned.poll_recv(cx) {
-                    Poll::Ready(Some(link)) => reading = Some(link),
-                    // Nothing yet, or nobody holds the link any more.
-                    Poll::Ready(None) | Poll::Pending => break,
-                }
+                reading = returned.poll(cx);
             }
             let Some(link) = &mut reading else { break };
             match link.sender.poll_ready(cx) {
@@ -279,7 +322,7 @@ mod tests {
     async fn link(pool: &Pool) -> Link {
         let (near, _far) = tokio::io::duplex(1);
         let (sender, _connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
-        let (home, _) = mpsc::channel(1);
+        let (home, _) = home();
         Link { id: pool.next_id.fetch_add(1, Ordering::Relaxed), sender, home, pooled: false }
     }
 
