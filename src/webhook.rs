@@ -11,10 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use webhook_signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 
-use crate::client::{Client, Names, Origin, Reuse, SendError, TlsRoots, USER_AGENT, Unsent, full_body};
+use crate::client::{
+    Client, Names, Origin, Received, Reuse, SendError, TlsRoots, USER_AGENT, Unsent, full_body,
+};
 use crate::clock::Timestamp;
 use crate::config::WebhooksConfig;
 use crate::guard::{Rules, WebhookUri};
@@ -155,7 +156,7 @@ fn request(
 }
 
 /// Reads a short rest of the answer; dropping a longer one closes the connection.
-async fn drain(mut body: Incoming) {
+async fn drain(mut body: Received) {
     let mut drained = 0;
     while let Some(Ok(frame)) = body.frame().await {
         drained += frame.data_ref().map_or(0, Bytes::len);

@@ -157,7 +157,8 @@ async fn run_task(
         let carried = task.carried.take();
         // Pinned where it is: there is one of these for each task in flight, and moving it would make
         // every one of them as large again.
-        let attempt = pin!(AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried, permit)).catch_unwind());
+        let attempt =
+            pin!(AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried, permit)).catch_unwind());
         // Cancelled: the connection is dropped with the attempt; what happened is written already.
         let Some(attempt) = taken_up.unless_cancelled(attempt).await else { return };
         attempt
