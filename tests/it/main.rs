@@ -26,6 +26,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod listen;
+mod own_listeners;
 mod parts;
 mod problem;
 mod proxy;
