@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::SignatureScheme;
 
+mod registries;
 mod uris;
 
 /// What a node without a `[webhooks]` section of its own allows.

@@ -37,15 +37,10 @@ async fn is_refused(node: &Node, uri: &str) {
 }
 
 /// A webhook to `uri` must be accepted, tried, and given up because of the address.
-async fn leads_nowhere(node: &mut Node, uri: &str) {
+async fn leads_nowhere(node: &Node, uri: &str) {
     let task = node.submit(node.get(&format!("/x?async=true&webhook_uri={}", encode(uri)))).await;
     assert_eq!(node.finished(&task).await.status, 200);
-    let what = format!("the webhook to {uri} was given up");
-    let given_up = node.process().logged(&what, |line| {
-        let is_it = line["message"].as_str().is_some_and(|said| said.starts_with("webhook given up"));
-        is_it.then(|| line["why"].as_str().map(str::to_owned)).flatten()
-    });
-    assert_eq!(given_up.await, "address_denied", "{uri}");
+    assert_eq!(node.given_up(1).await, "address_denied", "{uri}");
 }
 
 #[tokio::test]
@@ -78,8 +73,7 @@ async fn a_node_that_listens_on_every_address_is_reached_by_none_of_them() {
     let upstream = Upstream::start().await;
     for anywhere in ["0.0.0.0:0", "[::]:0"] {
         let setup = careless(&upstream).set("server.public_url", "http://ringback.example");
-        let mut node =
-            setup.set("server.listen", anywhere).set("server.admin_listen", anywhere).start().await;
+        let node = setup.set("server.listen", anywhere).set("server.admin_listen", anywhere).start().await;
         for port in [node.address().port(), node.admin_address().port()] {
             for host in ["127.0.0.1", "127.1.2.3", "[::1]", "0.0.0.0", "[::]", "[::ffff:127.0.0.1]"] {
                 is_refused(&node, &format!("http://{host}:{port}/")).await;
@@ -88,7 +82,7 @@ async fn a_node_that_listens_on_every_address_is_reached_by_none_of_them() {
         // Which addresses the machine has is known only by being connected to itself.
         if let Some(outer) = outer_address() {
             let uri = format!("http://{}/", SocketAddr::new(outer, node.address().port()));
-            leads_nowhere(&mut node, &uri).await;
+            leads_nowhere(&node, &uri).await;
         }
     }
 }
@@ -99,9 +93,9 @@ async fn a_name_that_leads_to_the_nodes_own_listeners_is_not_called() {
     for (listens, admin) in [("127.0.0.1:0", false), ("127.0.0.1:0", true), ("0.0.0.0:0", false)] {
         upstream.always([Reply::ok("done")]);
         let setup = careless(&upstream).set("server.public_url", "http://ringback.example");
-        let mut node = setup.set("server.listen", listens).start().await;
+        let node = setup.set("server.listen", listens).start().await;
         let port = if admin { node.admin_address() } else { node.address() }.port();
-        leads_nowhere(&mut node, &format!("http://localhost:{port}{PREFIX}/from-webhook")).await;
+        leads_nowhere(&node, &format!("http://localhost:{port}{PREFIX}/from-webhook")).await;
     }
     assert!(upstream.calls_of(&format!("{PREFIX}/from-webhook")).is_empty(), "the node called itself");
     // The name itself is allowed.
