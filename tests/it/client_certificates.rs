@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use http::Method;
+
 use crate::support::certificates::{Asking, Authority};
-use crate::support::issuer::now;
+use crate::support::issuer::{self, now};
 use crate::support::node::{PREFIX, Setup};
 use crate::support::peer::{Peer, Upstream};
 use crate::support::receiver::Receiver;
@@ -50,8 +52,8 @@ async fn only_the_upstream_it_is_configured_for_sees_the_nodes_certificate() {
     let task = node.submit(node.post(&format!("/task?{}", receiver.query("/hook"))).bearer("token")).await;
     receiver.wait_for_task(&task.id, 1).await;
     assert_eq!(seen_by_bank.shown(), [own.der(), own.der()], "a task shows it");
-    assert_eq!(node.call(http::Method::GET, "/other/proxied").send().await.status, 200);
-    let task = node.call(http::Method::POST, &format!("/other/task?{}", receiver.query("/other")));
+    assert_eq!(node.call(Method::GET, "/other/proxied").send().await.status, 200);
+    let task = node.call(Method::POST, &format!("/other/task?{}", receiver.query("/other")));
     let task = node.submit(task).await;
     receiver.wait_for_task(&task.id, 1).await;
 
@@ -81,7 +83,7 @@ async fn two_upstreams_at_one_address_share_no_connection() {
         .await;
     // The second call of each finds a connection of the first.
     for path in [&format!("{PREFIX}/x"), "/open/x", &format!("{PREFIX}/x"), "/open/x"] {
-        assert_eq!(node.call(http::Method::GET, path).send().await.status, 200, "{path}");
+        assert_eq!(node.call(Method::GET, path).send().await.status, 200, "{path}");
     }
     assert_eq!((bank.connections(), seen.shown().len()), (2, 1));
 }
@@ -134,8 +136,51 @@ async fn a_certificate_toward_an_upstream_that_is_of_no_use_does_not_start() {
         assert!(complaints[0].contains(words), "{name}: {complaints:?}");
         assert!(!ended.stderr.concat().contains("PRIVATE KEY"), "{name}");
     }
+    setup = setup.set("upstreams.0.client_cert_file", cert).set("upstreams.0.client_key_file", key);
+    for (file, words) in [(&empty, "empty holds no certificate"), (&gone, "gone")] {
+        setup = setup.set("upstreams.0.ca_file", file.clone());
+        let ended = setup.spawn().ended().await;
+        assert_eq!(ended.complaints().len(), 1, "{:?}", ended.stderr);
+        assert!(ended.complaints()[0].contains(words), "{:?}", ended.stderr);
+    }
     upstream.saw_nobody();
     // With the two that belong together it starts.
-    let setup = setup.set("upstreams.0.client_cert_file", cert).set("upstreams.0.client_key_file", key);
+    let setup = setup.set("upstreams.0.ca_file", "");
     assert_eq!(setup.start().await.get("/x").send().await.status, 200);
+}
+
+#[tokio::test]
+async fn an_identity_service_that_does_not_prove_who_it_is_is_told_nothing_and_believed_nothing() {
+    let (upstream, authority) = (Upstream::start().await, Authority::new());
+    let key = issuer::Key::p256("k1");
+    let service = Peer::with_tls(authority.certificate("issuer.example").server()).await;
+    service.script("/introspect", [Reply::json(200, r#"{"active": true, "sub": "john"}"#)]);
+    issuer::publish(&service, &[&key]);
+    let by_introspection = |setup: Setup| {
+        setup
+            .set("upstreams.0.identity.mode", "introspection")
+            .set("upstreams.0.identity.introspection_url", service.uri("/introspect"))
+            .set("upstreams.0.identity.client_id", "ringback")
+            .set("upstreams.0.identity.client_secret", "s3cret")
+    };
+    let by_keys = |setup: Setup| issuer::by_url(setup, &service.uri("/jwks"));
+    for setup in [by_introspection(Setup::new(&upstream)), by_keys(Setup::new(&upstream))] {
+        let trusted = setup.write("authority.pem", &authority.pem()).display().to_string();
+        let node = setup.env("SSL_CERT_FILE", &trusted).start().await;
+        let before = node.rows();
+        let results = "/results/019a3f00-0000-7000-8000-000000000001";
+        for call in [
+            node.get("/x?async=true"),
+            node.get(results),
+            node.call(Method::DELETE, &format!("{PREFIX}{results}")),
+        ] {
+            let refused = call.bearer(&key.token("john")).send().await;
+            refused.is_refusal(503, "identity_unavailable");
+            assert!(refused.header("retry-after").is_some());
+        }
+        assert_eq!(node.rows(), before);
+    }
+    assert!(service.connections() > 0, "it was not asked");
+    assert_eq!((service.calls().len(), service.peak()), (0, 0), "something was sent");
+    upstream.saw_nobody();
 }
