@@ -42,6 +42,7 @@ mod submit;
 mod tidy;
 mod tls;
 mod unsafe_calls;
+mod verbs;
 mod verifiers;
 mod waiting;
 mod webhook;
