@@ -7,6 +7,7 @@ mod support;
 
 mod admin;
 mod asked;
+mod bad_arguments;
 mod bad_input;
 mod call;
 mod canary;
