@@ -5,7 +5,7 @@
 
 mod ask;
 mod ended;
-mod events;
+pub mod events;
 mod follow;
 
 use std::env;

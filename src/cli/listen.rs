@@ -7,7 +7,7 @@
 
 mod report;
 mod trust;
-mod webhook;
+pub mod webhook;
 
 use std::env;
 use std::io::IsTerminal as _;
