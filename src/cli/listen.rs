@@ -109,6 +109,10 @@ struct Fetch {
 }
 
 impl Listen {
+    /// Runs the command to its end.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
     pub fn run(self) -> Result<(), CommandError> {
         let address = |url: &Option<String>| url.as_deref().map(Address::parse).transpose();
         let fetch = if self.fetch {

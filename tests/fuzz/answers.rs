@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
-use ringback::cli::call::events::Events;
+use ringback::cli::call::events::{Events, NoEvents};
 use ringback::cli::listen::webhook::Webhook;
 use ringback::config::{IdentityConfig, IdentityMode};
 use ringback::identity::{Caller, Exchange, FetchError, Identity, Reach, Rejection};
@@ -146,7 +146,8 @@ pub fn upstream_error(input: &[u8]) {
 pub fn events(input: &[u8]) {
     let read = |piece: usize| {
         let mut events = Events::default();
-        let stages: Result<Vec<_>, ()> = input.chunks(piece.max(1)).map(|piece| events.push(piece)).collect();
+        let stages: Result<Vec<_>, NoEvents> =
+            input.chunks(piece.max(1)).map(|piece| events.push(piece)).collect();
         stages.map(|stages| stages.concat())
     };
     let whole = read(input.len());
