@@ -153,16 +153,10 @@ async fn no_secret_is_found_in_anything_that_is_written() {
     assert!(leaks.is_empty(), "{}", leaks.join("\n"));
 }
 
-/// What the operator gave the node to keep, and what a client sends over HTTP/2 with an `Idempotency-Key`.
-async fn no_secret_of_an_operator_is_found(client_auth: &str) {
-    let [token, query, header, body, hook, result, _, _, refused, rest @ ..] = SECRETS;
-    let [client_secret, admin_token, set_header, file_header, key, issuers] = rest;
-    let (upstream, issuer, receiver) =
-        (Upstream::start().await, Upstream::start().await, Receiver::start().await);
-    upstream.always([Reply::ok(result.repeat(1_000))]);
-    let active = Reply::json(200, &format!(r#"{{"active":true,"sub":"john","username":"{issuers}"}}"#));
-    issuer.always([active.clone()]);
-    let setup = Setup::new(&upstream)
+/// A node that holds each secret of an operator, and writes all it can.
+fn with_an_operators_secrets(upstream: &Upstream, issuer: &Upstream, client_auth: &str) -> Setup {
+    let [.., client_secret, admin_token, set_header, file_header, _, _] = SECRETS;
+    let setup = Setup::new(upstream)
         .set("upstreams.0.identity.mode", "introspection")
         .set("upstreams.0.identity.introspection_url", issuer.uri("/introspect"))
         .set("upstreams.0.identity.client_id", "ringback")
@@ -173,12 +167,24 @@ async fn no_secret_of_an_operator_is_found(client_auth: &str) {
     let [client, admin, of_file] =
         [("client", client_secret), ("admin", admin_token), ("of-file", file_header)]
             .map(|(name, secret)| file(name, secret));
-    let setup = setup
+    setup
         .set("upstreams.0.identity.client_secret_file", client)
         .set("server.admin_token_file", admin)
         .set("upstreams.0.headers.set_from_file.x-other-key", of_file)
         .arg("--log-level")
-        .arg("trace");
+        .arg("trace")
+}
+
+/// What the operator gave the node to keep, and what a client sends over HTTP/2 with an `Idempotency-Key`.
+async fn no_secret_of_an_operator_is_found(client_auth: &str) {
+    let [token, query, header, body, hook, result, _, _, refused, rest @ ..] = SECRETS;
+    let [client_secret, admin_token, set_header, file_header, key, issuers] = rest;
+    let (upstream, issuer, receiver) =
+        (Upstream::start().await, Upstream::start().await, Receiver::start().await);
+    upstream.always([Reply::ok(result.repeat(1_000))]);
+    let active = Reply::json(200, &format!(r#"{{"active":true,"sub":"john","username":"{issuers}"}}"#));
+    issuer.always([active]);
+    let setup = with_an_operators_secrets(&upstream, &issuer, client_auth);
     let mut written = Written(Vec::new());
     let checked =
         crate::support::process::run(&["check", "--config", &setup.config_file().display().to_string()])
