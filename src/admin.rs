@@ -3,7 +3,7 @@
 //! Answers nothing about a task or a caller. Anybody may ask for these three; everything else stands
 //! behind the [`guard`].
 
-mod guard;
+pub mod guard;
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
 //! The commands a person types, one file each. Here: the flags they share and how they fail.
 
-mod call;
+pub mod call;
 mod check;
 mod check_uri;
 mod compact;
 mod erase;
 mod guide;
 mod keys;
-mod listen;
+pub mod listen;
 mod remote;
 mod sandbox;
 mod screen;

@@ -29,11 +29,11 @@ use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 use crate::upstream::Upstream;
 use crate::watch::Watches;
 
-mod accept;
+pub mod accept;
 mod answer;
 mod calls;
 mod cancel;
-mod coding;
+pub mod coding;
 pub mod cors;
 pub mod forwarded;
 pub mod framing;
@@ -48,7 +48,7 @@ pub mod refusal;
 pub mod repeat;
 pub mod results;
 pub mod submit;
-mod target;
+pub mod target;
 pub mod tls;
 mod tunnel;
 

@@ -5,7 +5,7 @@
 
 mod ask;
 mod ended;
-mod events;
+pub mod events;
 mod follow;
 
 use std::env;
@@ -112,6 +112,7 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 impl CallError {
+    #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Failed { .. } => FAILED,
@@ -122,6 +123,10 @@ impl CallError {
 }
 
 impl Call {
+    /// Runs the command to its end.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
     pub fn run(self) -> Result<(), CommandError> {
         let method = Method::from_bytes(self.method.to_ascii_uppercase().as_bytes());
         let method = method.map_err(|_| CallError::Method(self.method.clone()))?;

@@ -3,6 +3,7 @@
 //! The node must be stopped, so that nothing about the person is in flight.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::{CommandError, ConfigArgs, print_lines};
 use crate::service::assemble;
@@ -11,7 +12,8 @@ use crate::store::{Erased, OfflineStore};
 #[derive(Args)]
 pub struct Erase {
     /// Whose: as in the webhook's `credentials_id`.
-    #[arg(long, value_name = "ID")]
+    // An empty one is nobody's: a variable of a script that is not set, most likely.
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     credentials_id: String,
     #[command(flatten)]
     config: ConfigArgs,

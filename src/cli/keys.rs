@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::{CommandError, ConfigArgs, print, print_lines};
 use crate::clock::Clock;
-use crate::seal;
+use crate::seal::{self, KeyFileError};
 use crate::service::assemble;
 use crate::store::{self, Files, OfflineStore};
 
@@ -103,7 +103,8 @@ fn new(files: &Files) -> Result<(), CommandError> {
         return Err(CommandError::KeysOfAStore(files.database()));
     }
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent)?;
+        let uncreatable = |source| KeyFileError::Uncreatable { path: path.clone(), source };
+        std::fs::create_dir_all(parent).map_err(uncreatable)?;
     }
     seal::create_new(&path)?;
     Ok(print(&format!("Made {}. Keep a copy: without it nobody can read the store.\n", path.display()))?)

@@ -7,7 +7,7 @@
 
 mod report;
 mod trust;
-mod webhook;
+pub mod webhook;
 
 use std::env;
 use std::io::IsTerminal as _;
@@ -109,6 +109,10 @@ struct Fetch {
 }
 
 impl Listen {
+    /// Runs the command to its end.
+    ///
+    /// # Errors
+    /// See [`CommandError`].
     pub fn run(self) -> Result<(), CommandError> {
         let address = |url: &Option<String>| url.as_deref().map(Address::parse).transpose();
         let fetch = if self.fetch {

@@ -28,9 +28,9 @@ use crate::store::{Found, StoredResult};
 use crate::task::{FinalStatus, Progress, Status};
 use crate::watch::Waiter;
 
-mod conditions;
+pub mod conditions;
 mod events;
-mod ranges;
+pub mod ranges;
 mod replay;
 mod send;
 mod stored;

@@ -68,8 +68,9 @@ pub async fn submit(
     call: AsyncCall,
 ) -> Result<Response<GatewayBody>, Refusal> {
     let key = IdempotencyKey::of(&call.headers)?;
-    let webhook_uri = call.webhook_uri.map(|uri| judge_webhook_uri(gateway, uri)).transpose()?;
     let caller = identify(gateway, route, &call.headers).await?;
+    // Only now: what the guard allows is nothing for strangers to find out.
+    let webhook_uri = call.webhook_uri.map(|uri| judge_webhook_uri(gateway, uri)).transpose()?;
     if let Some(refusal) = no_room(gateway)
         && !is_known(gateway, route, key, &caller).await?
     {

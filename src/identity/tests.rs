@@ -1,7 +1,9 @@
 //! Identity as the gateway sees it: headers in, a caller or a rejection out.
 
 mod asked;
+mod bounds;
 mod issuer;
+mod outages;
 mod rotation;
 mod settings;
 mod tokens;

@@ -3,6 +3,8 @@
 //! Seeded, so that a failure repeats; bounded, so that it runs with every test. `RINGBACK_FUZZ_CASES`
 //! makes it longer. Each target checks what must hold of any input, not only that nothing panics.
 
+mod answers;
+mod headers;
 mod mutate;
 mod targets;
 
@@ -62,4 +64,103 @@ fn tokens() {
 #[test]
 fn header_blocks() {
     run("header_block", targets::header_block);
+}
+
+#[test]
+fn jwk_sets() {
+    let asked = answers::Asked::new();
+    run("jwks", |input| asked.jwks(input));
+}
+
+#[test]
+fn introspection_answers() {
+    let asked = answers::Asked::new();
+    run("introspection", |input| asked.introspection(input));
+}
+
+#[test]
+fn documents_that_name_the_caller() {
+    let asked = answers::Asked::new();
+    run("document", |input| asked.document(input));
+}
+
+#[test]
+fn upstream_errors() {
+    run("upstream_error", answers::upstream_error);
+}
+
+#[test]
+fn event_streams() {
+    run("events", answers::events);
+}
+
+#[test]
+fn posted_webhooks() {
+    run("posted", answers::posted);
+}
+
+#[test]
+fn signatures() {
+    let signed = answers::Signed::new();
+    run("signature", |input| signed.verify(input));
+}
+
+#[test]
+fn accept() {
+    run("accept", headers::accept);
+}
+
+#[test]
+fn accept_encoding() {
+    run("accept_encoding", headers::accept_encoding);
+}
+
+#[test]
+fn preferences() {
+    run("prefer", headers::prefer);
+}
+
+#[test]
+fn ranges() {
+    run("range", headers::range);
+}
+
+#[test]
+fn conditions() {
+    run("conditions", headers::conditions);
+}
+
+#[test]
+fn idempotency_keys() {
+    run("idempotency_key", headers::idempotency_key);
+}
+
+#[test]
+fn fields_of_a_connection() {
+    run("connection", headers::connection);
+}
+
+#[test]
+fn fields_about_forwarding() {
+    run("forwarding", headers::forwarding);
+}
+
+#[test]
+fn paths() {
+    run("path", headers::path);
+}
+
+#[test]
+fn task_ids() {
+    run("task_id", headers::task_id);
+}
+
+#[test]
+fn hosts() {
+    run("host", headers::host);
+}
+
+#[test]
+fn who_sees_the_admin_listener() {
+    run("admin", headers::admin);
 }

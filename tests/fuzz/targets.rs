@@ -10,7 +10,7 @@ use ringback::identity::{FetchError, Identity, Reach};
 use ringback::outcome::RetryAfter;
 use ringback::secret::FingerprintKey;
 
-const WALL: Timestamp = Timestamp(1_800_000_000_000);
+pub const WALL: Timestamp = Timestamp(1_800_000_000_000);
 
 /// What is left of a query is what was there, in order, and nothing of it is ours.
 pub fn query(input: &[u8]) {
@@ -41,6 +41,10 @@ pub fn strict_rules() -> Rules {
 fn config() -> Config {
     Config::from_toml("[[upstreams]]\nurl = \"http://127.0.0.1:9\"\n")
         .unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+pub fn default_identity() -> IdentityConfig {
+    config().upstreams.remove(0).identity
 }
 
 fn webhooks() -> WebhooksConfig {
@@ -117,7 +121,7 @@ impl Tokens {
         let key = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "alg": "ES256",
             "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
         std::fs::write(jwks.path(), key).expect("the file can be written");
-        let default = config().upstreams.remove(0).identity;
+        let default = default_identity();
         let jwt = IdentityConfig {
             mode: ringback::config::IdentityMode::Jwt,
             jwks_file: Some(jwks.path().to_owned()),

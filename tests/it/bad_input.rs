@@ -143,6 +143,38 @@ async fn webhook_uris_that_may_not_be_called_are_refused() {
 }
 
 #[tokio::test]
+async fn without_a_good_token_nobody_finds_out_which_webhook_uris_are_allowed() {
+    let strict = Strict::start().await;
+    let before = strict.node.rows();
+    for token in [None, Some("nonsense")] {
+        let said = async |query: &str| {
+            let call = strict.node.post(&format!("/x?{query}"));
+            let answer = match token {
+                None => call.send().await,
+                Some(token) => call.bearer(token).send().await,
+            };
+            answer.is_refusal(401, "invalid_token");
+            answer.body
+        };
+        let without = said("async=true").await;
+        for uri in [
+            "https://receiver.example/",
+            "https://receiver.example:22/",
+            "http://receiver.example/",
+            "https://10.0.0.1/",
+            "https://127.0.0.1/",
+            "https://user@receiver.example/",
+            "nonsense",
+            "",
+        ] {
+            assert_eq!(said(&format!("async=true&webhook_uri={}", encode(uri))).await, without, "{uri}");
+        }
+    }
+    assert_eq!(strict.node.rows(), before);
+    strict.upstream.saw_nobody();
+}
+
+#[tokio::test]
 async fn a_public_webhook_uri_is_accepted_by_the_same_node() {
     let strict = Strict::start().await;
     for uri in

@@ -13,7 +13,7 @@ use crate::support::receiver::Receiver;
 use crate::support::reply::Reply;
 
 /// Each in its own place; the place is the name.
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 15] = [
     "canary-token-7f3a",
     "canary-query-81bc",
     "canary-header-92cd",
@@ -23,6 +23,12 @@ const SECRETS: [&str; 9] = [
     "canary-result-header-d601",
     "canary-error-e712",
     "canary-refused-f823",
+    "canary-client-secret-0934",
+    "canary-admin-token-1a45",
+    "canary-set-header-2b56",
+    "canary-file-header-3c67",
+    "canary-idempotency-key-4d78",
+    "canary-answer-of-issuer-5e89",
 ];
 
 /// Everything Ringback wrote, by where.
@@ -67,7 +73,7 @@ impl Written {
 
 #[tokio::test]
 async fn no_secret_is_found_in_anything_that_is_written() {
-    let [token, query, header, body, hook, result, result_header, error, refused] = SECRETS;
+    let [token, query, header, body, hook, result, result_header, error, refused, ..] = SECRETS;
     let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
     let path = |name: &str| format!("{PREFIX}/{name}");
     upstream.script(&path("good"), [Reply::ok(result).header("x-result", result_header)]);
@@ -147,15 +153,144 @@ async fn no_secret_is_found_in_anything_that_is_written() {
     assert!(leaks.is_empty(), "{}", leaks.join("\n"));
 }
 
+/// A node that holds each secret of an operator, and writes all it can.
+fn with_an_operators_secrets(upstream: &Upstream, issuer: &Upstream, client_auth: &str) -> Setup {
+    let [.., client_secret, admin_token, set_header, file_header, _, _] = SECRETS;
+    let setup = Setup::new(upstream)
+        .set("upstreams.0.identity.mode", "introspection")
+        .set("upstreams.0.identity.introspection_url", issuer.uri("/introspect"))
+        .set("upstreams.0.identity.client_id", "ringback")
+        .set("upstreams.0.identity.client_auth", client_auth)
+        .set("upstreams.0.identity.max_cache", "1ms")
+        .set("upstreams.0.headers.set.x-api-key", set_header);
+    let file = |name: &str, secret: &str| setup.write(name, &format!("{secret}\n")).display().to_string();
+    let [client, admin, of_file] =
+        [("client", client_secret), ("admin", admin_token), ("of-file", file_header)]
+            .map(|(name, secret)| file(name, secret));
+    setup
+        .set("upstreams.0.identity.client_secret_file", client)
+        .set("server.admin_token_file", admin)
+        .set("upstreams.0.headers.set_from_file.x-other-key", of_file)
+        .arg("--log-level")
+        .arg("trace")
+}
+
+/// What the operator gave the node to keep, and what a client sends over HTTP/2 with an `Idempotency-Key`.
+async fn no_secret_of_an_operator_is_found(client_auth: &str) {
+    let [token, query, header, body, hook, result, _, _, refused, rest @ ..] = SECRETS;
+    let [client_secret, admin_token, set_header, file_header, key, issuers] = rest;
+    let (upstream, issuer, receiver) =
+        (Upstream::start().await, Upstream::start().await, Receiver::start().await);
+    upstream.always([Reply::ok(result.repeat(1_000))]);
+    let active = Reply::json(200, &format!(r#"{{"active":true,"sub":"john","username":"{issuers}"}}"#));
+    issuer.always([active]);
+    let setup = with_an_operators_secrets(&upstream, &issuer, client_auth);
+    let mut written = Written(Vec::new());
+    let checked =
+        crate::support::process::run(&["check", "--config", &setup.config_file().display().to_string()])
+            .await;
+    assert!(
+        checked.status.success() && checked.stdout.join("\n").contains("x-api-key"),
+        "{:?}",
+        checked.stderr
+    );
+    written.add("what `ringback check` says", [checked.stdout, checked.stderr].concat().join("\n"));
+    let node = setup.start().await;
+
+    let target = format!("{PREFIX}/x?q={query}&{}", receiver.query(&format!("/hook?key={hook}")));
+    let call = |body: &str| {
+        let call = node.call(http::Method::PUT, &target).http2().bearer(token).header("idempotency-key", key);
+        call.header("x-secret", header).header("cookie", header).body(body.repeat(1_000))
+    };
+    let task = node.submit(call(body)).await;
+    written.add_files("while a task runs", &node.data_dir());
+    let look = async || {
+        let answer = node.results(&task).http2().bearer(token).send().await;
+        (answer.status == 200).then_some(answer)
+    };
+    crate::support::eventually("the task is finished", look).await;
+    receiver.wait_for_task(&task.id, 1).await;
+    assert_eq!(node.submit(call(body)).await.id, task.id, "the key is known");
+    let mut odd = vec![
+        call("another").send().await,
+        node.get("/x?async=true")
+            .http2()
+            .bearer(token)
+            .header("idempotency-key", &format!("{key} {key}"))
+            .send()
+            .await,
+        node.get("/x?async=true").http2().bearer(token).bearer(refused).send().await,
+        node.get("/x?async=maybe").http2().bearer(refused).header("x-secret", header).send().await,
+    ];
+    // The issuer goes away, then it says no; both are logged, with nothing of the question.
+    for (reply, status) in [
+        (Reply::new(401).body(issuers), 503),
+        (Reply::ok(issuers), 503),
+        (Reply::json(200, &format!(r#"{{"active":false,"username":"{issuers}"}}"#)), 401),
+    ] {
+        issuer.always([reply]);
+        let answer = crate::support::eventually("the issuer's answer is heard", async || {
+            Some(node.results(&task).http2().bearer(token).send().await)
+                .filter(|answer| answer.status == status)
+        });
+        odd.push(answer.await);
+    }
+    for call in [
+        node.admin("/tasks").bearer(admin_token),
+        node.admin("/tasks").bearer(refused),
+        node.admin("/tasks").bearer(admin_token).header("origin", &format!("http://{refused}.example")),
+    ] {
+        odd.push(call.send().await);
+    }
+    for answer in odd {
+        assert!(answer.status >= 400, "{}", answer.status);
+        written.add("an error answer", format!("{:?} {:?}", answer.headers, answer.body));
+    }
+
+    // All of them were in use.
+    let sent = &upstream.calls_of(&format!("{PREFIX}/x"))[0];
+    assert_eq!((sent.header("x-api-key"), sent.header("x-other-key")), (Some(set_header), Some(file_header)));
+    assert_eq!(sent.header("idempotency-key"), Some(key));
+    let asked = &issuer.calls()[0];
+    let basic = STANDARD.encode(format!("ringback:{client_secret}"));
+    let known = asked.header("authorization") == Some(&format!("Basic {basic}"))
+        || String::from_utf8_lossy(&asked.body).contains(client_secret);
+    assert!(known, "the issuer was not told the client's secret");
+
+    written.add("the metrics", node.admin("/metrics").send().await.body);
+    let data_dir = node.data_dir();
+    written.add_files("of the running node", &data_dir);
+    let (_setup, ended) = node.terminate().await;
+    written.add_files("of the stopped node", &data_dir);
+    let log = ended.stderr.join("\n");
+    assert!(log.contains("the identity service is of no help"), "the log is not at its most talkative");
+    written.add("the log", log);
+    written.add("the standard output", ended.stdout.join("\n"));
+    let leaks = written.leaks();
+    assert!(leaks.is_empty(), "{}", leaks.join("\n"));
+}
+
+#[tokio::test]
+async fn no_secret_of_an_operator_is_found_in_anything_that_is_written() {
+    no_secret_of_an_operator_is_found("basic").await;
+}
+
+#[tokio::test]
+async fn no_secret_sent_to_an_issuer_in_a_form_is_found_in_anything_that_is_written() {
+    no_secret_of_an_operator_is_found("post").await;
+}
+
 /// Code that takes a hostile value for a good one panics with that value in its message; the message holds
 /// a whole head. In a build for tests every request to one path is sent by such code.
 #[cfg(debug_assertions)]
 #[tokio::test]
 async fn a_panic_ends_one_thing_and_tells_nothing_of_what_it_held() {
-    let [token, query, header, body, hook, ..] = SECRETS;
+    let [token, query, header, body, hook, .., api_key, _, key, _] = SECRETS;
     let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
     let path = format!("{PREFIX}/panics");
-    let setup = Setup::new(&upstream).set("upstreams.0.identity.mode", "opaque");
+    let setup = Setup::new(&upstream)
+        .set("upstreams.0.identity.mode", "opaque")
+        .set("upstreams.0.headers.set.x-api-key", api_key);
     let setup =
         setup.arg("--log-level").arg("trace").env("RINGBACK_PANIC_AT", &path).env("RUST_BACKTRACE", "1");
     let mut node = setup.start().await;
@@ -167,6 +302,7 @@ async fn a_panic_ends_one_thing_and_tells_nothing_of_what_it_held() {
 
     // An attempt that panics ends its task; its webhook leaves all the same.
     let attempt = call(&format!("{path}?q={query}&{}", receiver.query(&format!("/hook?key={hook}"))));
+    let attempt = attempt.header("idempotency-key", key).http2();
     let attempt = node.submit(attempt).await;
     receiver.wait_for_task(&attempt.id, 1).await;
     let answer = node.results(&attempt).bearer(token).send().await;

@@ -7,6 +7,7 @@ mod support;
 
 mod admin;
 mod asked;
+mod bad_arguments;
 mod bad_input;
 mod call;
 mod canary;
@@ -46,6 +47,7 @@ mod submit;
 mod tidy;
 mod tls;
 mod unsafe_calls;
+mod verbs;
 mod verifiers;
 mod waiting;
 mod webhook;

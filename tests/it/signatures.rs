@@ -33,7 +33,7 @@ async fn signed() -> (Node, Receiver, Arc<Received>) {
 }
 
 /// What a command about the keys of this data directory prints.
-async fn keys(node: &Node, args: &[&str]) -> String {
+pub async fn keys(node: &Node, args: &[&str]) -> String {
     let dir = node.data_dir().display().to_string();
     let ended = run(&[&["keys"], args, &["--data-dir", &dir]].concat()).await;
     assert!(ended.status.success(), "{:?}", ended.stderr);

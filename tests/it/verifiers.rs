@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use webhook_signature::{Message, SharedSecret, SigningKey, header_value};
 
 use crate::signatures;
-use crate::support::node::Node;
+use crate::support::node::{Node, Setup};
 use crate::support::peer::Upstream;
 use crate::support::receiver::Receiver;
+use crate::support::wire::Received;
 
 const README: &str = include_str!("../../README.md");
 
@@ -87,7 +88,59 @@ async fn cases() -> Vec<Case> {
     other.id.replace_range(..1, "1");
     let mut unsigned = case("no signature", (false, false));
     unsigned.signature = String::new();
-    vec![case("as it came", (true, true)), changed, wrong, other, unsigned, old()]
+    let mut cases = vec![case("as it came", (true, true)), changed, wrong, other, unsigned, old()];
+    cases.extend(rotated().await);
+    cases
+}
+
+/// A webhook that came while keys rotate, and one that came after, by who has which keys.
+async fn rotated() -> Vec<Case> {
+    let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
+    let mut node = Setup::new(&upstream).start().await;
+    let call = |node: &Node| node.get(&format!("/accounts?{}", receiver.query("/hook")));
+    let (old_secret, old_jwks) =
+        (signatures::secrets(&node).await.remove(0), signatures::jwks(&node).await.json());
+    signatures::keys(&node, &["rotate", "webhook", "--overlap", "1h"]).await;
+    signatures::hang_up(&mut node).await;
+    let (new_secret, both) =
+        (signatures::secrets(&node).await.remove(0), signatures::jwks(&node).await.json());
+    let new_jwks = json!({ "keys": [both["keys"][0]] });
+    assert_ne!((&old_secret, &old_jwks), (&new_secret, &new_jwks), "nothing was rotated");
+    node.submit(call(&node)).await;
+    let during = receiver.wait_for(1).await.remove(0);
+    // The second rotation ends what the first one replaced, too.
+    signatures::keys(&node, &["rotate", "webhook", "--overlap", "0s"]).await;
+    signatures::hang_up(&mut node).await;
+    node.submit(call(&node)).await;
+    let after = receiver.wait_for(2).await.remove(1);
+    let newest = (signatures::secrets(&node).await.remove(0), signatures::jwks(&node).await.json());
+
+    let case = |name, webhook: &Received, (secret, jwks): (&String, &Value), believed: bool| {
+        let header = |name| webhook.header(name).expect("a signed webhook").to_owned();
+        Case {
+            name,
+            secret: secret.clone(),
+            jwks: jwks.clone(),
+            id: header("webhook-id"),
+            timestamp: header("webhook-timestamp"),
+            signature: header("webhook-signature"),
+            body: webhook.body.clone(),
+            believed: (believed, believed),
+        }
+    };
+    let (old, new, newest) = ((&old_secret, &old_jwks), (&new_secret, &new_jwks), (&newest.0, &newest.1));
+    let mut changed = case("during a rotation, a changed byte", &during, new, false);
+    changed.body[20] ^= 1;
+    vec![
+        case("during a rotation, by who has the old keys", &during, old, true),
+        case("during a rotation, by who has the new keys", &during, new, true),
+        case("during a rotation, by who has both published keys", &during, (&old_secret, &both), true),
+        case("during a rotation, by keys that came later", &during, newest, false),
+        changed,
+        case("after rotations without overlap, by the old keys", &after, old, false),
+        case("after rotations without overlap, by the replaced keys", &after, new, false),
+        case("after rotations without overlap, by the newest keys", &after, newest, true),
+    ]
 }
 
 /// Ten minutes old and signed well: only its age is wrong.
@@ -190,4 +243,45 @@ async fn the_readmes_javascript_believes_real_webhooks_only() {
     for (case, judged) in cases.iter().zip(judged.chunks(2)) {
         assert_eq!((judged[0], judged[1]), case.believed, "{}", case.name);
     }
+}
+
+/// What a runner of the vectors says: how many it signed, judged, and passed over.
+fn counted(mut runner: Command) -> [usize; 3] {
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/webhook-signature/vectors.json");
+    let output = runner.arg(vectors).output().expect("the language is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("text");
+    let counts: Vec<usize> = said.split_whitespace().map(|count| count.parse().expect("a number")).collect();
+    counts.try_into().expect("three numbers")
+}
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("../../crates/webhook-signature/vectors.json")).expect("JSON")
+}
+
+/// Every vector was looked at, and most were judged: what is passed over is what the library has no rule for.
+#[track_caller]
+fn all_were_run([signed, judged, passed_over]: [usize; 3]) {
+    let vectors = vectors();
+    let count = |kind: &str| vectors[kind].as_array().expect("a list").len();
+    assert_eq!((signed, judged + passed_over), (count("sign"), count("verify")));
+    assert!(judged >= 25, "only {judged} were judged");
+}
+
+#[test]
+fn the_vectors_hold_for_the_python_library() {
+    let installed = installed();
+    let dir = tempfile::tempdir_in(&installed).expect("a directory can be made");
+    let mut python = Command::new(installed.join("venv/bin/python"));
+    python.arg(place(dir.path(), "vectors.py", &[]));
+    all_were_run(counted(python));
+}
+
+#[test]
+fn the_vectors_hold_for_the_javascript_library_and_the_platforms_ed25519() {
+    let installed = installed();
+    let dir = tempfile::tempdir_in(&installed).expect("a directory can be made");
+    let mut node = Command::new("node");
+    node.arg(place(dir.path(), "vectors.mjs", &[]));
+    all_were_run(counted(node));
 }

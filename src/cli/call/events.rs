@@ -7,6 +7,10 @@ use crate::cli::screen::printable;
 /// A line longer than this is none of Ringback's.
 const LONGEST: usize = 64 * 1024;
 
+/// These bytes are no stream of Ringback's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoEvents;
+
 /// Bytes of a stream, cut into events.
 #[derive(Default)]
 pub struct Events {
@@ -25,14 +29,17 @@ pub struct Stage {
 }
 
 impl Stage {
+    #[must_use]
     pub fn of(status: &str) -> Self {
         Self { status: printable(status).into_owned(), ..Self::default() }
     }
 
+    #[must_use]
     pub fn is_final(&self) -> bool {
         ["Succeeded", "Failed"].contains(&self.status.as_str())
     }
 
+    #[must_use]
     pub fn describe(&self) -> String {
         match (self.attempts, &self.next_try_at) {
             (Some(attempts), Some(at)) => {
@@ -47,8 +54,11 @@ impl Stage {
 }
 
 impl Events {
-    /// The stages that these bytes complete. `Err`: this is no stream of Ringback's.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Stage>, ()> {
+    /// The stages that these bytes complete.
+    ///
+    /// # Errors
+    /// A line or an event is longer than any of Ringback's.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Stage>, NoEvents> {
         let mut stages = Vec::new();
         self.pending.extend_from_slice(bytes);
         while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
@@ -56,7 +66,7 @@ impl Events {
             let line = String::from_utf8_lossy(&line);
             stages.extend(self.line(line.trim_end_matches(['\r', '\n'])));
         }
-        if self.pending.len() + self.data.len() > LONGEST { Err(()) } else { Ok(stages) }
+        if self.pending.len() + self.data.len() > LONGEST { Err(NoEvents) } else { Ok(stages) }
     }
 
     fn line(&mut self, line: &str) -> Option<Stage> {

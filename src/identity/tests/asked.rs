@@ -17,25 +17,30 @@ use super::{NOW, config, outcome};
 use crate::config::{IdentityConfig, IdentityMode};
 use crate::secret::FingerprintKey;
 
-type Answer = Result<(u16, Value), FetchError>;
+pub type Answer = Result<(u16, Value), FetchError>;
 /// From the request and its number, counted from 1.
 type Script = dyn Fn(&Request<Bytes>, usize) -> Answer + Send + Sync;
 
 /// Whoever is asked: answers by the token, counts, and waits where told to.
 #[derive(Clone)]
-struct Service {
+pub struct Service {
     asked: Arc<AtomicUsize>,
-    gate: Arc<Semaphore>,
+    pub gate: Arc<Semaphore>,
     answer: Arc<Script>,
 }
 
 impl Service {
-    fn new(answer: impl Fn(&Request<Bytes>, usize) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn new(answer: impl Fn(&Request<Bytes>, usize) -> Answer + Send + Sync + 'static) -> Self {
         let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         Self { asked: Arc::default(), gate, answer: Arc::new(answer) }
     }
 
-    fn count(&self) -> usize {
+    /// Who takes questions and answers none until a permit is added to `gate`.
+    pub fn closed(answer: impl Fn(&Request<Bytes>, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self { gate: Arc::new(Semaphore::new(0)), ..Self::new(answer) }
+    }
+
+    pub fn count(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 
@@ -55,13 +60,13 @@ impl Service {
         })
     }
 
-    fn identity(&self, config: &IdentityConfig) -> Identity {
+    pub fn identity(&self, config: &IdentityConfig) -> Identity {
         let reach = Reach { fetch: no_network(), service: self.exchange(), upstream: self.exchange() };
         Identity::new(config, "bank", &FingerprintKey::new([1; 32]), reach).unwrap()
     }
 }
 
-fn introspection() -> IdentityConfig {
+pub fn introspection() -> IdentityConfig {
     IdentityConfig {
         issuer: None,
         audience: None,
@@ -72,7 +77,7 @@ fn introspection() -> IdentityConfig {
     }
 }
 
-fn active(exp_secs: i64) -> Value {
+pub fn active(exp_secs: i64) -> Value {
     json!({"active": true, "sub": "john", "exp": NOW.as_secs() + exp_secs})
 }
 
@@ -120,7 +125,7 @@ async fn one_question_about_a_token_serves_all_who_ask() {
 
 #[tokio::test]
 async fn a_caller_who_goes_away_takes_the_answer_from_nobody() {
-    let service = Service { gate: Arc::new(Semaphore::new(0)), ..Service::new(|_, _| Ok((200, active(60)))) };
+    let service = Service::closed(|_, _| Ok((200, active(60))));
     let identity = Arc::new(service.identity(&introspection()));
     let first = {
         let identity = Arc::clone(&identity);
@@ -158,7 +163,7 @@ async fn a_service_out_of_reach_is_no_open_door_and_no_401() {
 
 #[tokio::test]
 async fn a_service_that_never_answers_is_given_up() {
-    let service = Service { gate: Arc::new(Semaphore::new(0)), ..Service::new(|_, _| Ok((200, active(60)))) };
+    let service = Service::closed(|_, _| Ok((200, active(60))));
     let config = IdentityConfig { timeout: Duration::from_millis(10), ..introspection() };
     assert_eq!(outcome(&service.identity(&config), "t", NOW).await, "503");
 }
