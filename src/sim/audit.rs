@@ -93,25 +93,27 @@ impl World {
 
     pub(super) fn audit_these(&mut self, chosen: impl Fn(&Life) -> bool) {
         for index in 0..self.lives.len() {
-            let Some(id) = self.lives[index].id.filter(|_| chosen(&self.lives[index])) else {
-                continue;
-            };
-            let found = read(&self.disk.look, id).expect("a database in memory");
-            let life = &self.lives[index];
-            let wrong = match &found {
-                Some(found) => {
-                    found.wrong.map(str::to_owned).or_else(|| changed(life, found, &self.plan.house))
-                }
-                None => vanished(life),
-            };
-            if let Some(wrong) = wrong {
-                let was = life.kept.clone();
-                let is = found.as_ref().map(|found| found.kept.clone());
-                let number = life.call.number;
-                self.breaks(&format!("call {number} {wrong}: was {was:?}, is {is:?}"));
+            if chosen(&self.lives[index]) {
+                self.audit_one(index);
             }
-            self.lives[index].kept = found.map_or(Kept::Nothing, |found| found.kept);
         }
+    }
+
+    pub(super) fn audit_one(&mut self, index: usize) {
+        let Some(id) = self.lives[index].id else { return };
+        let found = read(&self.disk.look, id).expect("a database in memory");
+        let life = &self.lives[index];
+        let wrong = match &found {
+            Some(found) => found.wrong.map(str::to_owned).or_else(|| changed(life, found, &self.plan.house)),
+            None => vanished(life),
+        };
+        if let Some(wrong) = wrong {
+            let was = life.kept.clone();
+            let is = found.as_ref().map(|found| found.kept.clone());
+            let number = life.call.number;
+            self.breaks(&format!("call {number} {wrong}: was {was:?}, is {is:?}"));
+        }
+        self.lives[index].kept = found.map_or(Kept::Nothing, |found| found.kept);
     }
 }
 

@@ -22,7 +22,7 @@ use crate::id::Seq;
 use crate::lease::LeaseToken;
 use crate::outcome::{RetryPolicy, TransientStatuses};
 use crate::pace::Pace;
-use crate::store::by_hand::{Reads, Turned};
+use crate::store::by_hand::{Reads, Taken, Turned};
 use crate::store::{LaneId, OpenOptions, Store};
 use crate::task::PublicUris;
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +34,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Whatever has not ended so long after the last event never will.
 const HORIZON: Duration = Duration::from_hours(100);
+
+/// After every so many commits all that is open is looked at; after the others, what they were about.
+const LOOK_AT_ALL: u64 = 16;
 
 /// How a life of the node ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -181,10 +184,14 @@ async fn write(shared: Shared, mut writer: Turned) {
             shared.dead.notify_one();
             return std::future::pending().await;
         }
-        let stale = shared.lock().stale(&taken.leases());
+        let (touched, stale) = shared.lock().before(&taken);
         let purging = writer.commit(taken);
         shared.audited(|world| {
-            world.audit();
+            if number % LOOK_AT_ALL == 0 {
+                world.audit();
+            } else {
+                touched.iter().for_each(|index| world.audit_one(*index));
+            }
             world.untouched(&stale);
         });
         if let Some(purging) = purging {
@@ -222,6 +229,19 @@ impl Shared {
 impl World {
     fn is_quiet(&self) -> bool {
         self.waiting == 0 && self.lives.iter().all(|life| !life.is_open())
+    }
+
+    /// Lives that a commit to come is about, looked at now, and those of them that it must not change.
+    fn before(&mut self, taken: &Taken) -> (Vec<usize>, Vec<(usize, Kept)>) {
+        let leases = taken.leases();
+        let seqs = leases.iter().map(|(seq, _)| *seq).chain(taken.accepts());
+        let mut touched: Vec<_> = seqs.filter_map(|seq| self.by_seq.get(&seq).copied()).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        // A claim may have leased them since.
+        touched.iter().for_each(|index| self.audit_one(*index));
+        let stale = self.stale(&leases);
+        (touched, stale)
     }
 
     /// Lives that operations to come are about, all of them under leases that are held no more.
