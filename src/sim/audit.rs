@@ -21,8 +21,8 @@ const ROW: &str = "
     LEFT JOIN request ON request.seq = task.seq
     WHERE task.seq = ?1 AND task.task_id = ?2";
 
-/// Longer than a drain may take. Milliseconds.
-const OVERDUE: i64 = 60_000;
+/// Longer than an attempt takes. Milliseconds.
+const OVERDUE: i64 = 10_000;
 
 /// A task as it lies in the store, and what is wrong with that whatever it was before.
 struct Found {
@@ -124,6 +124,9 @@ impl World {
 
     /// A task must not wait for long while its upstream has a place free and the disk is well.
     pub(super) fn audit_waits(&mut self) {
+        if self.draining {
+            return;
+        }
         let now = chance::steady();
         let well_since = self.full_until.max(self.blind_until).saturating_sub(chance::true_now());
         let well_since = self.began.max(now.saturating_add(well_since));

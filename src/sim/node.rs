@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::chance;
+use super::chance::{self, Dice};
 use super::life::{Kept, Life, Told};
 use super::outside::MAX_RESULT;
 use super::people::{Front, name_of};
@@ -40,6 +40,9 @@ const HORIZON: Duration = Duration::from_hours(100);
 
 /// Longer than the janitor rests between two looks. Milliseconds.
 const JANITORS_PACE: u64 = 30_000;
+
+/// Of the dice: which reads fail.
+const BLINKS: u64 = 1 << 40;
 
 /// After every so many commits all that is open is looked at; after the others, what they were about.
 const LOOK_AT_ALL: u64 = 16;
@@ -182,7 +185,11 @@ async fn outlive(shared: &Shared) {
 
 async fn drain(shared: &Shared, worker: &Worker<Shared>) -> End {
     // What a full disk could not take back, the next start does.
-    let full = shared.lock().full_until > chance::true_now();
+    let full = {
+        let mut world = shared.lock();
+        world.draining = true;
+        world.full_until > chance::true_now()
+    };
     if timeout(DRAIN_TIMEOUT, worker.drain()).await.is_err() {
         return End::Crashed(0);
     }
@@ -221,10 +228,10 @@ async fn write(shared: Shared, mut writer: Turned) {
         shared.audited(|world| {
             if number % LOOK_AT_ALL == 0 {
                 world.audit();
-                world.audit_waits();
             } else {
                 touched.iter().for_each(|index| world.audit_one(*index));
             }
+            world.audit_waits();
             world.untouched(&stale);
         });
         if let Some(purging) = purging {
@@ -242,8 +249,9 @@ async fn read(shared: Shared, mut reads: Reads) {
         number += 1;
         shared.lag(2, number, 1).await;
         let world = shared.lock();
-        if world.blind_until > chance::true_now() {
-            // Whoever asked hears that nothing can be read.
+        let is_blind = world.blind_until > chance::true_now();
+        if is_blind && Dice::of(world.plan.seed, BLINKS + number).percent(50) {
+            // Whoever asked hears that it cannot be read.
             drop(read);
         } else {
             read(&world.disk.look);
@@ -272,7 +280,7 @@ impl World {
 
     /// A life of the node begins at this instant of its steady clock.
     fn begins(&mut self, at: Timestamp) {
-        self.began = at.0;
+        (self.began, self.draining) = (at.0, false);
         for places in &mut self.places {
             (places.calling, places.free_since) = (0, Some(at.0));
         }

@@ -151,7 +151,7 @@ pub(super) enum Happens {
     Jump(i64),
     /// Nothing can be written for so long.
     Full(u64),
-    /// Nothing can be read for so long.
+    /// For so long half of what is read cannot be.
     Blind(u64),
     /// The caller of this call cancels it, or erases its result.
     Cancel(u32),
@@ -186,7 +186,7 @@ fn house(span: u32, dice: &mut Dice) -> House {
     let deadline = dice.of_these(&[40, 2_000, 60_000, 3_000_000, 200_000_000]);
     let apis: Vec<_> = (0..dice.of_these(&[1, 1, 2, 3])).map(|_| api(dice)).collect();
     // Where tasks wait for days, a janitor that looks every second would take all of the time.
-    let keeps = (deadline <= 60_000 && dice.percent(50)).then(|| keeps(dice));
+    let keeps = (deadline <= 60_000 && dice.percent(30)).then(|| keeps(dice));
     let troubles = dice.of_these(&[0, 0, 1, 2]);
     let troubles = (0..troubles).map(|_| trouble(apis.len(), span, dice)).collect();
     House {

@@ -25,7 +25,9 @@ pub(super) struct World {
     pub happened: usize,
     /// Nothing can be written before this, in true time.
     pub full_until: i64,
-    /// Nothing can be read before this, in true time.
+    /// Nothing is claimed any more.
+    pub draining: bool,
+    /// Half of what is read before this cannot be, in true time.
     pub blind_until: i64,
     /// When this life of the node began, by its steady clock.
     pub began: i64,
@@ -69,6 +71,7 @@ impl Shared {
             broken: None,
             happened: 0,
             full_until: i64::MIN,
+            draining: false,
             blind_until: i64::MIN,
             began: 0,
             dies_at_commit: false,
