@@ -178,8 +178,8 @@ impl World {
         self.audit_these(|life| life.call.number == number);
         let life = self.life(number).expect("nobody else has tasks here");
         let mut fate = life.fate(life.tried);
-        if house.in_trouble(Who::Api(life.call.api), chance::age()) {
-            fate.what = Does::Unreachable;
+        if let Some(trouble) = house.trouble(Who::Api(life.call.api), chance::age()) {
+            fate.what = if trouble.hangs { Does::Times } else { Does::Unreachable };
         }
         let wrong = if usize::from(life.call.api) != lane.0 {
             Some(format!("is sent to upstream {}", lane.0))
@@ -229,7 +229,7 @@ impl World {
             || self.ringing_in[&zone] > share_of_a_zone(&house);
         let life = &mut self.lives[index];
         let mut receipt = life.receipt(life.rung);
-        if house.in_trouble(Who::Host(host), chance::age()) {
+        if house.trouble(Who::Host(host), chance::age()).is_some() {
             receipt = Receipt { after: 10_000, what: Hears::Times };
         }
         let wrong = if too_many {

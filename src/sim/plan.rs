@@ -51,15 +51,16 @@ pub(super) struct Keeps {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Trouble {
     pub who: Who,
+    /// An upstream that does not hang cannot be reached; receivers always hang.
+    pub hangs: bool,
     pub from: i64,
     pub until: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Who {
-    /// An upstream that cannot be reached.
     Api(u8),
-    /// A receivers' host that hangs.
+    /// Of receivers.
     Host(u8),
 }
 
@@ -68,8 +69,9 @@ impl House {
         self.apis[usize::from(call.api)]
     }
 
-    pub(super) fn in_trouble(&self, who: Who, at: i64) -> bool {
-        self.troubles.iter().any(|trouble| trouble.who == who && (trouble.from..trouble.until).contains(&at))
+    pub(super) fn trouble(&self, who: Who, at: i64) -> Option<&Trouble> {
+        let is_now = |trouble: &&Trouble| (trouble.from..trouble.until).contains(&at);
+        self.troubles.iter().filter(|trouble| trouble.who == who).find(is_now)
     }
 }
 
@@ -170,7 +172,7 @@ impl Plan {
         let mut calls: Vec<_> = (0..count).map(|number| call(number, span, &house, &mut dice)).collect();
         calls.sort_by_key(|call| call.at);
         let events = dice.below(8);
-        let mut events: Vec<_> = (0..events).map(|_| event(count, span, &mut dice)).collect();
+        let mut events: Vec<_> = (0..events).map(|_| event(&calls, span, &mut dice)).collect();
         events.sort_by_key(|event| event.at);
         Self { seed, house, calls, events }
     }
@@ -225,7 +227,8 @@ fn trouble(apis: usize, span: u32, dice: &mut Dice) -> Trouble {
     let apis = u32::try_from(apis).expect("few");
     let who = if dice.percent(50) { Who::Api(one_of(apis, dice)) } else { Who::Host(one_of(HOSTS, dice)) };
     let from = i64::from(dice.below(span));
-    Trouble { who, from, until: from + dice.of_these(&[100, 5_000, 100_000, i64::MAX / 2]) }
+    let hangs = matches!(who, Who::Host(_)) || dice.percent(50);
+    Trouble { who, hangs, from, until: from + dice.of_these(&[100, 5_000, 100_000, i64::MAX / 2]) }
 }
 
 fn call(number: u32, span: u32, house: &House, dice: &mut Dice) -> Call {
@@ -279,7 +282,8 @@ fn receipt(dice: &mut Dice) -> Receipt {
     Receipt { after: after(dice), what }
 }
 
-fn event(calls: u32, span: u32, dice: &mut Dice) -> Event {
+fn event(calls: &[Call], span: u32, dice: &mut Dice) -> Event {
+    let count = u32::try_from(calls.len()).expect("few");
     let hours = |dice: &mut Dice| (i64::from(dice.below(13)) - 6) * 3_600_000;
     // Some after the last call, when only retries are left.
     let at = i64::from(dice.below(span * 2));
@@ -290,9 +294,11 @@ fn event(calls: u32, span: u32, dice: &mut Dice) -> Event {
         38..48 => Happens::Jump(hours(dice)),
         48..55 => Happens::Full(dice.of_these(&[1, 50, 1_000])),
         55..62 => Happens::Blind(dice.of_these(&[1, 50, 1_000])),
-        62..80 => Happens::Cancel(dice.below(calls)),
-        80..93 => Happens::TakeLease(dice.below(calls)),
+        62..80 => Happens::Cancel(dice.below(count)),
+        80..93 => Happens::TakeLease(dice.below(count)),
         _ => Happens::Purge(dice.of_these(&[0, 1_000])),
     };
-    Event { at, what }
+    // Long bodies are read while they are sent: something is to happen then.
+    let long = calls.iter().find(|call| call.long && matches!(what, Happens::Blind(_)));
+    Event { at: long.map_or(at, |call| call.at), what }
 }
