@@ -226,10 +226,12 @@ async fn write(shared: Shared, mut writer: Turned) {
         let (touched, stale) = shared.lock().before(&taken);
         let purging = writer.commit(taken);
         shared.audited(|world| {
-            if number % LOOK_AT_ALL == 0 {
+            if number.is_multiple_of(LOOK_AT_ALL) {
                 world.audit();
             } else {
-                touched.iter().for_each(|index| world.audit_one(*index));
+                for index in touched {
+                    world.audit_one(index);
+                }
             }
             world.audit_waits();
             world.untouched(&stale);
@@ -294,7 +296,9 @@ impl World {
         touched.sort_unstable();
         touched.dedup();
         // A claim may have leased them since.
-        touched.iter().for_each(|index| self.audit_one(*index));
+        for index in &touched {
+            self.audit_one(*index);
+        }
         let stale = self.stale(&leases);
         (touched, stale)
     }

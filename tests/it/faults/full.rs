@@ -146,12 +146,13 @@ async fn on_a_full_disk_retention_goes_on_and_what_it_frees_takes_calls() {
     edge.space(0);
     edge.fail_all(WRITE, ENOSPC, When::Before);
     assert!(is_unavailable(&node.get("/refused?async=true").send().await));
+    let before = store::content(&node.data_dir());
+    assert!(node.rows()["task"] > 0, "there is something to remove");
     eventually("retention meets the full disk", async || {
         node.log().contains("retention could not remove anything").then_some(())
     })
     .await;
-    let rows = node.rows();
-    assert_eq!((rows["task"], rows["result"]), (40, 40), "nothing is removed by halves");
+    assert!(store::content(&node.data_dir()) == before, "nothing is removed by halves");
     assert_eq!((store::damage(&node.data_dir()), store::stray_chunks(&node.data_dir())), (None, 0));
 
     // Old pages can be written again, and the disk is as full as before.
