@@ -2,15 +2,17 @@
 //! store for them, on one thread, by one seed, in simulated time.
 //!
 //! **Real** is the node from the submit's edge to the socket's: every decision function, the dispatchers,
-//! attempts, settles, deliveries, permits, cancellation, waiting, drain, `Store` with its inbox, the
-//! writer's batches, claims, hand-off and back-pressure, every SQL statement, and recovery. **Simulated**
-//! are the clocks, upstreams and receivers, the callers, the disk (a database in memory that keeps what
-//! was committed), the threads (tasks of one runtime whose clock moves when all wait), and chance.
+//! attempts, settles, deliveries, permits, cancellation, waiting, drain, the janitor with retention by age
+//! and by size, `Store` with its inbox, the writer's batches, claims, hand-off and back-pressure, every
+//! SQL statement, and recovery. **Simulated** are the clocks, one to three upstreams with settings of their
+//! own, receivers that share hosts and zones, the callers, the disk (a database in memory that keeps what
+//! was committed; at times nothing can be written, or half of what is read cannot be), the threads (tasks
+//! of one runtime whose clock moves when all wait), and chance.
 //! **Not simulated** are HTTP, TLS and sockets, the gateway, file locks and keys, the kernel's view of an
 //! fsync, and threads that truly run at once; `tests/it` and the crash suite are for those.
 //!
-//! After every commit the store is looked at from outside ([`audit`]), and every call and webhook is
-//! judged as it leaves ([`outside`]). A broken promise prints its seed, the line that replays it, and the
+//! After every commit what it was about is looked at from outside, every 16 commits everything is
+//! ([`audit`]), and every call and webhook is judged as it leaves ([`outside`]). A broken promise prints its seed, the line that replays it, and the
 //! plan shrunk; a plan worth keeping becomes a test in [`kept`].
 
 mod audit;

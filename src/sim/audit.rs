@@ -13,13 +13,16 @@ const ROW: &str = "
            result.succeeded, result.failure, result.reason, result.attempts, result.erased, result.chunks,
            delivery.tries, delivery.lease, delivery.due_at, request.seq IS NOT NULL,
            (SELECT count(*) FROM attempt WHERE attempt.seq = task.seq AND kind = 0),
-           (SELECT count(*) FROM chunk WHERE chunk.seq = task.seq AND kind = 1)
+           (SELECT count(*) FROM chunk WHERE chunk.seq = task.seq AND kind = 1), result.finished_at
     FROM task
     LEFT JOIN state ON state.seq = task.seq
     LEFT JOIN result ON result.seq = task.seq
     LEFT JOIN delivery ON delivery.seq = task.seq
     LEFT JOIN request ON request.seq = task.seq
     WHERE task.seq = ?1 AND task.task_id = ?2";
+
+/// Longer than an attempt takes. Milliseconds.
+const OVERDUE: i64 = 10_000;
 
 /// A task as it lies in the store, and what is wrong with that whatever it was before.
 struct Found {
@@ -64,6 +67,7 @@ fn read(connection: &Connection, id: TaskId) -> rusqlite::Result<Option<Found>> 
                         failure,
                         reason: row.get(7)?,
                         attempts: row.get(8)?,
+                        finished_at: row.get(17)?,
                         erased: row.get(9)?,
                         delivery: delivery.clone(),
                     })
@@ -93,36 +97,50 @@ impl World {
 
     pub(super) fn audit_these(&mut self, chosen: impl Fn(&Life) -> bool) {
         for index in 0..self.lives.len() {
-            let Some(id) = self.lives[index].id.filter(|_| chosen(&self.lives[index])) else {
-                continue;
-            };
-            let found = read(&self.disk.look, id).expect("a database in memory");
-            let life = &self.lives[index];
-            let wrong = match &found {
-                Some(found) => {
-                    found.wrong.map(str::to_owned).or_else(|| changed(life, found, &self.plan.house))
-                }
-                None => vanished(life),
-            };
-            if let Some(wrong) = wrong {
-                let was = life.kept.clone();
-                let is = found.as_ref().map(|found| found.kept.clone());
-                let number = life.call.number;
-                self.breaks(&format!("call {number} {wrong}: was {was:?}, is {is:?}"));
+            if chosen(&self.lives[index]) {
+                self.audit_one(index);
             }
-            self.lives[index].kept = found.map_or(Kept::Nothing, |found| found.kept);
         }
     }
-}
 
-fn vanished(life: &Life) -> Option<String> {
-    let may = match &life.kept {
-        Kept::Nothing => life.told != Told::Accepted || life.purged,
-        Kept::Final(end) => life.purged && end.delivery.is_none(),
-        Kept::Expired => life.purged,
-        Kept::Waiting(_) => false,
-    };
-    (!may).then(|| String::from("is lost"))
+    pub(super) fn audit_one(&mut self, index: usize) {
+        let Some(id) = self.lives[index].id else { return };
+        let found = read(&self.disk.look, id).expect("a database in memory");
+        let life = &self.lives[index];
+        let wrong = match &found {
+            Some(found) => found.wrong.map(str::to_owned).or_else(|| changed(life, found, &self.plan.house)),
+            None => (!life.may_go(&self.plan.house)).then(|| String::from("is lost")),
+        };
+        if let Some(wrong) = wrong {
+            let was = life.kept.clone();
+            let is = found.as_ref().map(|found| found.kept.clone());
+            let number = life.call.number;
+            self.breaks(&format!("call {number} {wrong}: was {was:?}, is {is:?}"));
+        }
+        let life = &mut self.lives[index];
+        life.gone |= found.is_none() && life.kept != Kept::Nothing;
+        life.kept = found.map_or(Kept::Nothing, |found| found.kept);
+    }
+
+    /// A task must not wait for long while its upstream has a place free and the disk is well.
+    pub(super) fn audit_waits(&mut self) {
+        if self.draining {
+            return;
+        }
+        let now = chance::steady();
+        let well_since = self.full_until.max(self.blind_until).saturating_sub(chance::true_now());
+        let well_since = self.began.max(now.saturating_add(well_since));
+        let late = |life: &&Life| {
+            let Kept::Waiting(waiting) = &life.kept else { return false };
+            let free_since = self.places[usize::from(life.call.api)].free_since;
+            free_since.is_some_and(|free| now - free.max(waiting.due_at).max(well_since) > OVERDUE)
+        };
+        if let Some((number, kept)) =
+            self.lives.iter().find(late).map(|life| (life.call.number, life.kept.clone()))
+        {
+            self.breaks(&format!("call {number} is left waiting although its upstream is idle: {kept:?}"));
+        }
+    }
 }
 
 /// What is wrong with how a task has changed since the last look.
@@ -138,9 +156,7 @@ fn changed(life: &Life, found: &Found, house: &House) -> Option<String> {
         (Kept::Nothing, Kept::Final(now)) if life.cancel_asked => ended(life, None, now, house),
         (Kept::Waiting(was), Kept::Final(now)) => ended(life, Some(was), now, house),
         (Kept::Final(was), Kept::Final(now)) => stayed(life, was, now, house),
-        (Kept::Final(was), Kept::Expired) if was.delivery.is_none() && (life.cancel_asked || life.purged) => {
-            None
-        }
+        (Kept::Final(was), Kept::Expired) if life.may_expire(was, house) => None,
         (Kept::Expired, Kept::Expired) => None,
         _ => Some(String::from("went back, or ended without a result")),
     }
@@ -228,8 +244,8 @@ fn ended(life: &Life, was: Option<&Waiting>, now: &Final, house: &House) -> Opti
 }
 
 fn stayed(life: &Life, was: &Final, now: &Final, house: &House) -> Option<String> {
-    let same = (&was.failure, &was.reason, was.attempts) == (&now.failure, &now.reason, now.attempts);
-    if !same {
+    let story = |end: &Final| (end.failure.clone(), end.reason.clone(), end.attempts, end.finished_at);
+    if story(was) != story(now) {
         return Some(String::from("ended twice"));
     }
     if was.erased != now.erased && (was.erased || !life.cancel_asked) {

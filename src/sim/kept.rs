@@ -1,6 +1,6 @@
 //! Plans that once broke a promise, as they were shrunk.
 
-use super::plan::{Call, Does, Event, Fate, Happens, Hears, House, Plan, Receipt};
+use super::plan::{Api, Call, Does, Event, Fate, Happens, Hears, House, Plan, Receipt};
 use super::run;
 use crate::outcome::Idempotency;
 
@@ -8,6 +8,7 @@ fn call(number: u32, at: i64, after: u64) -> Call {
     Call {
         number,
         at,
+        api: 0,
         post: false,
         key: None,
         host: None,
@@ -24,12 +25,13 @@ fn house() -> House {
         webhook_delays: vec![30_000],
         jitter: 0.0,
         deadline: 200_000_000,
-        idempotency: Idempotency::None,
-        concurrency: 8,
+        apis: vec![Api { idempotency: Idempotency::None, concurrency: 8 }],
         webhook_concurrency: 1,
         per_host: 2,
         ready: 2,
         max_queued: 1_000,
+        keeps: None,
+        troubles: Vec::new(),
     }
 }
 

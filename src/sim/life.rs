@@ -1,6 +1,7 @@
 //! What the world knows of one call: written down as it happens, by the people in it, never read from
 //! the node. What the node says and does is held against it.
 
+use super::chance;
 use super::plan::{Call, Does, Fate, House, Receipt};
 use crate::id::TaskId;
 use crate::outcome::Idempotency;
@@ -42,7 +43,10 @@ pub(super) struct Life {
     pub story: Option<Story>,
     pub cancel_asked: bool,
     pub cancelled: bool,
-    pub purged: bool,
+    /// Somebody asked to remove what was accepted or ended before this.
+    pub purged_before: i64,
+    /// It was removed, as it may be.
+    pub gone: bool,
     /// Leases taken from under their holders.
     pub taken: u32,
     pub kept: Kept,
@@ -73,6 +77,7 @@ pub(super) struct Final {
     pub failure: Option<String>,
     pub reason: Option<String>,
     pub attempts: u32,
+    pub finished_at: i64,
     pub erased: bool,
     pub delivery: Option<Delivery>,
 }
@@ -128,7 +133,8 @@ impl Life {
             story: None,
             cancel_asked: false,
             cancelled: false,
-            purged: false,
+            purged_before: i64::MIN,
+            gone: false,
             taken: 0,
             kept: Kept::Nothing,
         }
@@ -139,13 +145,51 @@ impl Life {
         match &self.kept {
             Kept::Nothing => match self.told {
                 Told::NotYet | Told::Asked => true,
-                Told::Accepted => !self.purged,
+                Told::Accepted => !self.gone,
                 Told::Nothing | Told::Before(_) | Told::Refused => false,
             },
             Kept::Waiting(_) => true,
             Kept::Final(end) => end.delivery.is_some(),
             Kept::Expired => false,
         }
+    }
+
+    /// Whether all that is left of it is what retention may remove one day.
+    pub(super) fn rests(&self) -> bool {
+        match &self.kept {
+            Kept::Final(end) => end.delivery.is_none(),
+            Kept::Expired => true,
+            Kept::Nothing | Kept::Waiting(_) => false,
+        }
+    }
+
+    /// Whether its result, which ended like this, may be removed now.
+    pub(super) fn may_expire(&self, end: &Final, house: &House) -> bool {
+        let before = self.cutoff(house.keeps.map(|keeps| keeps.results));
+        end.delivery.is_none() && (end.erased || self.cancel_asked || end.finished_at < before)
+    }
+
+    /// Whether it may be removed as a whole.
+    pub(super) fn may_go(&self, house: &House) -> bool {
+        let accepted_at = self.id.map_or(i64::MAX, |id| id.seq().accepted_at().0);
+        let is_old = accepted_at < self.cutoff(house.keeps.map(|keeps| keeps.tasks));
+        let bound = house.keeps.filter(|keeps| keeps.max_bytes > 0);
+        let makes_room = |finished_at: i64| {
+            bound.is_some_and(|keeps| finished_at < ago(keeps.at_least.min(keeps.results)))
+        };
+        match &self.kept {
+            Kept::Final(end) => {
+                end.delivery.is_none()
+                    && (self.may_expire(end, house) && is_old || makes_room(end.finished_at))
+            }
+            Kept::Expired => is_old || bound.is_some(),
+            Kept::Nothing => self.told != Told::Accepted || self.gone,
+            Kept::Waiting(_) => false,
+        }
+    }
+
+    fn cutoff(&self, kept: Option<u64>) -> i64 {
+        self.purged_before.max(kept.map_or(i64::MIN, ago))
     }
 
     pub(super) fn fate(&self, tried: u32) -> Fate {
@@ -158,7 +202,7 @@ impl Life {
 
     /// Whether the call's work may be done twice.
     pub(super) fn repeatable(&self, house: &House) -> bool {
-        match house.idempotency {
+        match house.api(&self.call).idempotency {
             Idempotency::Always => true,
             Idempotency::Key if self.call.key.is_some() => true,
             Idempotency::Key | Idempotency::None => !self.call.post,
@@ -177,6 +221,11 @@ impl Life {
             Does::Panics => false,
         }
     }
+}
+
+/// So many milliseconds ago, by the steady clock.
+fn ago(ms: u64) -> i64 {
+    chance::steady() - i64::try_from(ms).expect("no world is that old")
 }
 
 /// The last one repeats.

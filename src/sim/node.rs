@@ -8,21 +8,24 @@ use futures_util::FutureExt as _;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use super::chance;
-use super::life::{Kept, Told};
+use super::chance::{self, Dice};
+use super::life::{Kept, Life, Told};
 use super::outside::MAX_RESULT;
-use super::people::{Front, UPSTREAM};
-use super::plan::{Happens, House};
+use super::people::{Front, name_of};
+use super::plan::{Api, Happens, House, Keeps};
 use super::world::{Shared, World, ring, sleep};
 use crate::backoff::Backoff;
 use crate::clock::{Clock, Timestamp};
+use crate::config::RetentionConfig;
 use crate::guard::{Rules, tests::config};
 use crate::id::Seq;
+use crate::janitor;
 use crate::lease::LeaseToken;
 use crate::outcome::{RetryPolicy, TransientStatuses};
 use crate::pace::Pace;
-use crate::store::by_hand::{Reads, Turned};
+use crate::store::by_hand::{Reads, Taken, Turned};
 use crate::store::{LaneId, OpenOptions, Store};
 use crate::task::PublicUris;
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +37,15 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Whatever has not ended so long after the last event never will.
 const HORIZON: Duration = Duration::from_hours(100);
+
+/// Longer than the janitor rests between two looks. Milliseconds.
+const JANITORS_PACE: u64 = 30_000;
+
+/// Of the dice: which reads fail.
+const BLINKS: u64 = 1 << 40;
+
+/// After every so many commits all that is open is looked at; after the others, what they were about.
+const LOOK_AT_ALL: u64 = 16;
 
 /// How a life of the node ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,12 +83,19 @@ async fn lead(shared: &Shared) -> End {
         world.dies_at_commit = false;
         let (store, by_hand) = world.disk.open(&options(&world.plan.house, clock), &ring());
         let clock = store.clock();
+        world.begins(clock.steady());
         if !chance::resume(clock.steady()) {
             world.breaks("the steady clock begins where it never was");
         }
         tokio::spawn(write(shared.clone(), by_hand.writer));
         tokio::spawn(read(shared.clone(), by_hand.reads));
-        Arc::new(workshop(shared, &world.plan.house, store, clock))
+        let metrics = Arc::new(Metrics::default());
+        if let Some(keeps) = &world.plan.house.keeps {
+            let never = CancellationToken::new();
+            let janitor = janitor::run(store.clone(), retention(keeps), clock, Arc::clone(&metrics), never);
+            tokio::spawn(janitor);
+        }
+        Arc::new(workshop(shared, &world.plan.house, store, clock, &metrics))
     };
     // A message from the life before.
     let _ = shared.dead.notified().now_or_never();
@@ -123,6 +142,10 @@ async fn history(shared: &Shared, front: &Front, worker: &Worker<Shared>) -> End
                 let ms = i64::try_from(ms).expect("short");
                 shared.lock().full_until = chance::true_now() + ms;
             }
+            Happens::Blind(ms) => {
+                let ms = i64::try_from(ms).expect("short");
+                shared.lock().blind_until = chance::true_now() + ms;
+            }
             Happens::Cancel(number) => drop(tokio::spawn(front.clone().cancel(number))),
             Happens::TakeLease(number) => drop(tokio::spawn(front.clone().take_lease(number))),
             Happens::Purge(age) => drop(tokio::spawn(front.clone().purge(age))),
@@ -142,18 +165,37 @@ async fn history(shared: &Shared, front: &Front, worker: &Worker<Shared>) -> End
         let waiting = shared.lock().waiting;
         shared.broken(&format!("nothing moves any more, with {waiting} waiting for {open:?}"));
     }
+    outlive(shared).await;
     End::Quiet
+}
+
+/// Until nothing may be kept any more.
+async fn outlive(shared: &Shared) {
+    let keeps = shared.lock().plan.house.keeps;
+    let Some(keeps) = keeps else { return };
+    sleep(keeps.results + keeps.tasks + JANITORS_PACE).await;
+    shared.audited(|world| {
+        world.audit_all();
+        if let Some(life) = world.lives.iter().find(|life| life.kept != Kept::Nothing) {
+            let wrong = format!("call {} is kept longer than it may be: {:?}", life.call.number, life.kept);
+            world.breaks(&wrong);
+        }
+    });
 }
 
 async fn drain(shared: &Shared, worker: &Worker<Shared>) -> End {
     // What a full disk could not take back, the next start does.
-    let full = shared.lock().full_until > chance::true_now();
+    let full = {
+        let mut world = shared.lock();
+        world.draining = true;
+        world.full_until > chance::true_now()
+    };
     if timeout(DRAIN_TIMEOUT, worker.drain()).await.is_err() {
         return End::Crashed(0);
     }
     let mut world = shared.lock();
     world.audit_all();
-    let (calling, ringing) = (world.calling, world.ringing);
+    let (calling, ringing) = (world.places.iter().map(|places| places.calling).sum::<usize>(), world.ringing);
     if !full && (calling + ringing > 0 || world.lives.iter().any(|life| life.kept.lease() != 0)) {
         world.breaks(&format!(
             "drained with {calling} calls and {ringing} webhooks in flight, or leases held"
@@ -181,15 +223,22 @@ async fn write(shared: Shared, mut writer: Turned) {
             shared.dead.notify_one();
             return std::future::pending().await;
         }
-        let stale = shared.lock().stale(&taken.leases());
+        let (touched, stale) = shared.lock().before(&taken);
         let purging = writer.commit(taken);
         shared.audited(|world| {
-            world.audit();
+            if number.is_multiple_of(LOOK_AT_ALL) {
+                world.audit();
+            } else {
+                for index in touched {
+                    world.audit_one(index);
+                }
+            }
+            world.audit_waits();
             world.untouched(&stale);
         });
         if let Some(purging) = purging {
             writer.purge(purging);
-            shared.audited(World::audit_all);
+            shared.audited(|world| world.audit_these(Life::rests));
         }
         shared.changed.notify_one();
     }
@@ -201,7 +250,14 @@ async fn read(shared: Shared, mut reads: Reads) {
     while let Some(read) = reads.next().await {
         number += 1;
         shared.lag(2, number, 1).await;
-        read(&shared.lock().disk.look);
+        let world = shared.lock();
+        let is_blind = world.blind_until > chance::true_now();
+        if is_blind && Dice::of(world.plan.seed, BLINKS + number).percent(50) {
+            // Whoever asked hears that it cannot be read.
+            drop(read);
+        } else {
+            read(&world.disk.look);
+        }
     }
 }
 
@@ -222,6 +278,29 @@ impl Shared {
 impl World {
     fn is_quiet(&self) -> bool {
         self.waiting == 0 && self.lives.iter().all(|life| !life.is_open())
+    }
+
+    /// A life of the node begins at this instant of its steady clock.
+    fn begins(&mut self, at: Timestamp) {
+        (self.began, self.draining) = (at.0, false);
+        for places in &mut self.places {
+            (places.calling, places.free_since) = (0, Some(at.0));
+        }
+    }
+
+    /// Lives that a commit to come is about, looked at now, and those of them that it must not change.
+    fn before(&mut self, taken: &Taken) -> (Vec<usize>, Vec<(usize, Kept)>) {
+        let leases = taken.leases();
+        let seqs = leases.iter().map(|(seq, _)| *seq).chain(taken.accepts());
+        let mut touched: Vec<_> = seqs.filter_map(|seq| self.by_seq.get(&seq).copied()).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        // A claim may have leased them since.
+        for index in &touched {
+            self.audit_one(*index);
+        }
+        let stale = self.stale(&leases);
+        (touched, stale)
     }
 
     /// Lives that operations to come are about, all of them under leases that are held no more.
@@ -272,10 +351,10 @@ fn options(house: &House, clock: Clock) -> OpenOptions {
         data_dir: std::path::PathBuf::new(),
         database: None,
         key_file: None,
-        upstreams: vec![String::from(UPSTREAM)],
+        upstreams: (0..).zip(&house.apis).map(|(api, _)| name_of(api)).collect(),
         max_queued_tasks: house.max_queued,
         max_queued_per_credentials: house.max_queued,
-        max_bytes: 0,
+        max_bytes: house.keeps.map_or(0, |keeps| keeps.max_bytes),
         ready_capacity: house.ready,
         clock,
         busy: Arc::new(move || busy(clock.steady())),
@@ -290,27 +369,43 @@ fn busy(now: Timestamp) -> Duration {
     Duration::from_millis(second / 2 * 1_000 + second % 2 * rest)
 }
 
-fn workshop(shared: &Shared, house: &House, store: Store, clock: Clock) -> Workshop<Shared> {
-    let metrics = Metrics::default();
+fn retention(keeps: &Keeps) -> RetentionConfig {
+    RetentionConfig {
+        results: Duration::from_millis(keeps.results),
+        tasks: Duration::from_millis(keeps.tasks),
+        idempotency_keys: Duration::from_millis(keeps.tasks),
+        max_bytes: keeps.max_bytes,
+        results_at_least: Duration::from_millis(keeps.at_least),
+    }
+}
+
+fn workshop(
+    shared: &Shared,
+    house: &House,
+    store: Store,
+    clock: Clock,
+    metrics: &Metrics,
+) -> Workshop<Shared> {
     let backoff = |delays: &[u64]| {
         Backoff::new(delays.iter().map(|&ms| Duration::from_millis(ms)).collect(), house.jitter)
     };
-    let bench = Bench {
-        id: LaneId(0),
-        lane: Arc::clone(&store.lanes()[0]),
+    let bench = |(lane, (number, api)): (usize, (u8, &Api))| Bench {
+        id: LaneId(lane),
+        lane: Arc::clone(&store.lanes()[lane]),
         policy: RetryPolicy { backoff: backoff(&house.retry_delays), statuses: TransientStatuses::default() },
-        idempotency: house.idempotency,
+        idempotency: api.idempotency,
         max_result_bytes: u64::try_from(MAX_RESULT).expect("a megabyte"),
-        concurrency: house.concurrency,
-        uris: PublicUris::new("https://node.example", "", "/results"),
-        metrics: metrics.upstream(UPSTREAM),
+        concurrency: api.concurrency,
+        uris: PublicUris::new("https://node.example", &format!("/a{number}"), "/results"),
+        metrics: metrics.upstream(&name_of(number)),
         pace: Arc::new(Pace::default()),
     };
+    let benches = (0..).zip(&house.apis).enumerate().map(bench).collect();
     Workshop {
         store,
         ring: ring(),
         clock,
-        benches: vec![bench],
+        benches,
         outside: shared.clone(),
         chance: chance::jitter,
         rules: Arc::new(Rules::new(&config())),

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::chance;
 use super::life::{Kept, Life, does_nothing};
 use super::people::{self, LONG_BODY, SHORT_BODY};
-use super::plan::{Does, Hears, House};
+use super::plan::{Does, Fate, Hears, House, Receipt, Who};
 use super::world::{Shared, World, sleep};
 use crate::guard::WebhookUri;
 use crate::outcome::NoAnswer;
@@ -69,11 +69,12 @@ impl<F: FnMut(&mut World)> Drop for InFlight<F> {
 impl Outside for Shared {
     type Body = Pieces;
 
-    async fn attempt(&self, _: LaneId, call: Call<'_>) -> Attempt<Pieces> {
+    async fn attempt(&self, lane: LaneId, call: Call<'_>) -> Attempt<Pieces> {
         let number = people::number_in(call.path_and_query);
-        let fate = self.lock().called(number);
+        let mut fate = self.lock().called(number, lane);
         self.check();
-        let _in_flight = InFlight { shared: self.clone(), over: |world: &mut World| world.calling -= 1 };
+        let over = |world: &mut World| world.hung_up(lane);
+        let _in_flight = InFlight { shared: self.clone(), over };
         if fate.what == Does::Panics {
             resume_unwind(Box::new("as planned"));
         }
@@ -84,8 +85,11 @@ impl Outside for Shared {
             } else {
                 SHORT_BODY
             };
-            if body.is_ok_and(|body| body.len() != expected) {
-                self.broken(&format!("call {number} left with another body"));
+            match body {
+                Ok(body) if body.len() == expected => {}
+                Ok(_) => self.broken(&format!("call {number} left with another body")),
+                // A part of it could not be read; what left has left.
+                Err(_) => fate = self.lock().broke_off(number, fate),
             }
         }
         sleep(fate.after).await;
@@ -110,11 +114,12 @@ impl Outside for Shared {
 
     async fn deliver(&self, uri: &WebhookUri, message: &Message) -> DeliveryOutcome {
         let host = people::host_in(uri.expose());
-        let (number, receipt) = self.lock().rung(host, message);
+        let (number, receipt) = self.lock().rung(uri.expose(), message);
         self.check();
         let over = |world: &mut World| {
             world.ringing -= 1;
             *world.ringing_at.entry(host).or_default() -= 1;
+            *world.ringing_in.entry(people::zone_of(host)).or_default() -= 1;
         };
         let _in_flight = InFlight { shared: self.clone(), over };
         let failed = |why| DeliveryOutcome::Failed { why };
@@ -162,16 +167,27 @@ fn answer(
 
 impl World {
     /// An attempt begins.
-    fn called(&mut self, number: u32) -> super::plan::Fate {
-        self.calling += 1;
-        self.audit_these(|life| life.call.number == number);
+    fn called(&mut self, number: u32, lane: LaneId) -> Fate {
         let house = self.plan.house.clone();
-        let calling = self.calling;
+        let places = &mut self.places[lane.0];
+        places.calling += 1;
+        let calling = places.calling;
+        if calling >= house.apis[lane.0].concurrency {
+            places.free_since = None;
+        }
+        self.audit_these(|life| life.call.number == number);
         let life = self.life(number).expect("nobody else has tasks here");
-        let fate = life.fate(life.tried);
-        let wrong = (calling > house.concurrency)
-            .then(|| format!("is in flight with {calling} in all"))
-            .or_else(|| may_be_called(life, &house));
+        let mut fate = life.fate(life.tried);
+        if let Some(trouble) = house.trouble(Who::Api(life.call.api), chance::age()) {
+            fate.what = if trouble.hangs { Does::Times } else { Does::Unreachable };
+        }
+        let wrong = if usize::from(life.call.api) != lane.0 {
+            Some(format!("is sent to upstream {}", lane.0))
+        } else if calling > house.apis[lane.0].concurrency {
+            Some(format!("is in flight with {calling} in all"))
+        } else {
+            may_be_called(life, &house)
+        };
         life.tried += 1;
         if fate.what != Does::Unreachable {
             life.sent.push(fate);
@@ -183,18 +199,46 @@ impl World {
         fate
     }
 
+    /// An attempt is over.
+    fn hung_up(&mut self, lane: LaneId) {
+        let places = &mut self.places[lane.0];
+        places.calling -= 1;
+        places.free_since.get_or_insert_with(chance::steady);
+    }
+
+    /// The node could not go on sending.
+    fn broke_off(&mut self, number: u32, fate: Fate) -> Fate {
+        let fate = Fate { what: Does::Breaks, ..fate };
+        let life = self.life(number).expect("it was called");
+        *life.sent.last_mut().expect("it was sent") = fate;
+        fate
+    }
+
     /// A delivery attempt begins.
-    fn rung(&mut self, host: u8, message: &Message) -> (u32, super::plan::Receipt) {
+    fn rung(&mut self, uri: &str, message: &Message) -> (u32, Receipt) {
+        let (host, zone) = (people::host_in(uri), people::zone_of(people::host_in(uri)));
         self.ringing += 1;
         *self.ringing_at.entry(host).or_default() += 1;
+        *self.ringing_in.entry(zone).or_default() += 1;
         let index = *self.by_seq.get(&message.id.seq()).expect("nobody else has tasks here");
         let number = self.lives[index].call.number;
         self.audit_these(|life| life.call.number == number);
         let house = self.plan.house.clone();
-        let too_many = self.ringing > house.webhook_concurrency || self.ringing_at[&host] > house.per_host;
+        let too_many = self.ringing > house.webhook_concurrency
+            || self.ringing_at[&host] > house.per_host
+            || self.ringing_in[&zone] > share_of_a_zone(&house);
         let life = &mut self.lives[index];
-        let receipt = life.receipt(life.rung);
-        let wrong = if too_many { Some("more deliveries than places") } else { may_be_rung(life, message) };
+        let mut receipt = life.receipt(life.rung);
+        if house.trouble(Who::Host(host), chance::age()).is_some() {
+            receipt = Receipt { after: 10_000, what: Hears::Times };
+        }
+        let wrong = if too_many {
+            Some("more deliveries than places")
+        } else if life.call.webhook_uri().as_deref() != Some(uri) {
+            Some("rings at somebody else's receiver")
+        } else {
+            may_be_rung(life, message)
+        };
         life.rung += 1;
         if let Some(wrong) = wrong {
             let said = String::from_utf8_lossy(&message.body).into_owned();
@@ -203,6 +247,13 @@ impl World {
         }
         (number, receipt)
     }
+}
+
+/// How many deliveries may be in flight in one zone, as the program promises: when each came, it found
+/// at least as many places free as its zone held with it.
+fn share_of_a_zone(house: &House) -> usize {
+    let total = house.webhook_concurrency;
+    if house.per_host >= total { total } else { total.div_ceil(3).max(1) }
 }
 
 /// What is wrong with an attempt that begins now.
@@ -244,6 +295,10 @@ fn may_be_rung(life: &mut Life, message: &Message) -> Option<&'static str> {
     let Kept::Final(kept) = &life.kept else { return Some("rings before there is a result") };
     let said: Value = serde_json::from_slice(&message.body).expect("a webhook is JSON");
     let text = |field: &str| said[field].as_str().map(str::to_owned);
+    let results = format!("https://node.example/a{}/results/{}", life.call.api, message.id);
+    if text("results_uri") != Some(results) {
+        return Some("tells where another task's results are");
+    }
     let story = (text("status").unwrap_or_default(), text("error"));
     let status = if kept.failure.is_none() { "Succeeded" } else { "Failed" };
     if story.0 != status || story.1 != kept.failure {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 use prometheus_client::metrics::counter::Counter;
 
-use super::chance;
+use super::chance::{self, Dice};
 use super::life::{Kept, Told};
 use super::plan::Call;
 use super::world::{Shared, ring};
@@ -23,7 +23,6 @@ use crate::task::{FinalStatus, Progress};
 use crate::watch::Watches;
 use crate::worker::Workshop;
 
-pub(super) const UPSTREAM: &str = "api";
 const WHO: &str = "jane";
 
 pub(super) const SHORT_BODY: usize = 10;
@@ -34,13 +33,28 @@ pub(super) fn number_in(path: &str) -> u32 {
     path.trim_start_matches('/').parse().expect("paths are numbers here")
 }
 
-fn uri(host: u8) -> String {
-    format!("https://r{host}.example/")
+/// The name of an upstream.
+pub(super) fn name_of(api: u8) -> String {
+    format!("api{api}")
 }
 
-/// The receiver that a webhook URI names.
+impl Call {
+    /// Receivers share hosts, and hosts share zones.
+    pub(super) fn webhook_uri(&self) -> Option<String> {
+        let host = self.host?;
+        Some(format!("https://r{host}.z{}.example/{}", zone_of(host), self.number))
+    }
+}
+
+/// The host that a webhook URI names.
 pub(super) fn host_in(uri: &str) -> u8 {
-    uri.trim_start_matches("https://r").trim_end_matches(".example/").parse().expect("hosts are numbers here")
+    let host = uri.strip_prefix("https://r").and_then(|rest| rest.split('.').next());
+    host.and_then(|number| number.parse().ok()).expect("hosts are numbers here")
+}
+
+/// Where whoever is behind a host may have others.
+pub(super) fn zone_of(host: u8) -> u8 {
+    host % 2
 }
 
 /// What clients have of the node.
@@ -64,14 +78,15 @@ impl Front {
 
     /// Makes the call of `index` and waits for its 202.
     pub(super) async fn call(self, index: usize) {
-        let id = self.store.ids().next(self.clock.wall(), u64::try_from(index).expect("few"));
-        let (call, deadline) = {
+        let (call, deadline, id) = {
             let mut world = self.shared.lock();
+            let mut dice = Dice::of(world.plan.seed, 2 + u64::try_from(index).expect("few"));
+            let id = self.store.ids().next(self.clock.steady(), dice.next());
             world.by_seq.insert(id.seq(), index);
             let deadline = world.plan.house.deadline;
             let life = &mut world.lives[index];
             (life.id, life.told) = (Some(id), Told::Asked);
-            (life.call.clone(), deadline)
+            (life.call.clone(), deadline, id)
         };
         let watched = call.watched;
         let accepted = self.store.accept(self.task(id, &call, deadline)).await;
@@ -79,12 +94,18 @@ impl Front {
             Ok(Accepted::New) => Told::Accepted,
             Ok(Accepted::Before(id)) => Told::Before(id),
             Ok(Accepted::OtherCall) => unreachable!("a key has one call here"),
-            Err(_) => Told::Refused,
+            Err(why) => {
+                let bound = self.shared.lock().plan.house.keeps.map_or(0, |keeps| keeps.max_bytes);
+                if matches!(why, StoreError::NoRoom) && bound == 0 {
+                    self.shared.broken("there is no room in a store without a bound");
+                }
+                Told::Refused
+            }
         };
         self.answered(index, id, told);
         self.shared.changed.notify_one();
         if watched && told == Told::Accepted {
-            self.wait_for(id).await;
+            self.wait_for(id, call.api).await;
         }
     }
 
@@ -118,7 +139,7 @@ impl Front {
                 key.seal(Column::RequestBody, Place::chunk(index, last), piece)
             })
             .collect();
-        let webhook_uri = call.host.map(uri);
+        let webhook_uri = call.webhook_uri();
         let sealed_uri = webhook_uri.as_ref().map(|uri| whole(Column::WebhookUri, uri.as_bytes()));
         let (accepted_at, now) = (self.clock.wall(), self.clock.steady());
         let who: Arc<str> = Arc::from(WHO);
@@ -135,7 +156,7 @@ impl Front {
         let carried = (!call.long).then(|| Box::new(Carried { task: facts, headers, body, key: Some(key) }));
         NewTask {
             id,
-            lane: LaneId(0),
+            lane: LaneId(call.api.into()),
             credentials_id: who,
             method,
             path,
@@ -146,24 +167,28 @@ impl Front {
             accepted_at,
             now,
             deadline: now.after(std::time::Duration::from_millis(deadline)),
-            repeatable: call.key.map(|key| Box::new(Repeatable { key: [key; 32], call: [key; 32] })),
+            // A key is one upstream's.
+            repeatable: call.key.map(|key| {
+                let key = [key * 16 + call.api; 32];
+                Box::new(Repeatable { key, call: key })
+            }),
             carried,
             buffered: None,
             accepted: Counter::default(),
         }
     }
 
-    async fn find(&self, id: TaskId) -> Option<Option<Found>> {
-        self.store.find(Some(id), UPSTREAM, WHO).await.ok()
+    async fn find(&self, id: TaskId, api: u8) -> Option<Option<Found>> {
+        self.store.find(Some(id), &name_of(api), WHO).await.ok()
     }
 
     /// As `Prefer: wait` does.
-    async fn wait_for(&self, id: TaskId) {
+    async fn wait_for(&self, id: TaskId, api: u8) {
         let Some(mut waiter) = self.watches.wait_for(id.seq()) else { return };
         self.shared.lock().waiting += 1;
-        if matches!(self.find(id).await, Some(Some(Found::Waiting(_)))) {
+        if matches!(self.find(id, api).await, Some(Some(Found::Waiting(_)))) {
             while !waiter.next().await.is_final() {}
-            if matches!(self.find(id).await, Some(Some(Found::Waiting(_)))) {
+            if matches!(self.find(id, api).await, Some(Some(Found::Waiting(_)))) {
                 self.shared.broken(&format!("{id} was told to be final before a reader could see it"));
             }
         }
@@ -191,7 +216,7 @@ impl Front {
         let as_told = match &was {
             Kept::Final(end) if cancelled_now => end.failure.as_deref() == Some("cancelled"),
             Kept::Final(_) | Kept::Expired => !cancelled_now,
-            Kept::Nothing => life.purged,
+            Kept::Nothing => life.gone,
             Kept::Waiting(_) => false,
         };
         life.cancelled |= cancelled_now;
@@ -234,7 +259,7 @@ impl Front {
         {
             let mut world = self.shared.lock();
             for life in world.lives.iter_mut().filter(|life| life.id.is_some()) {
-                life.purged = true;
+                life.purged_before = life.purged_before.max(before.0);
             }
         }
         let cutoffs = Cutoffs { results: before, tasks: before, keys: crate::clock::Timestamp(0) };

@@ -30,6 +30,10 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     for events in without(&plan.events) {
         simpler.push(Plan { events, ..plan.clone() });
     }
+    for troubles in without(&plan.house.troubles) {
+        let house = super::plan::House { troubles, ..plan.house.clone() };
+        simpler.push(Plan { house, ..plan.clone() });
+    }
     for index in 0..plan.calls.len() {
         let mut with = |change: &dyn Fn(&mut super::plan::Call)| {
             let mut changed = plan.clone();
@@ -40,6 +44,7 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
         };
         with(&|call| call.upstream.truncate(call.upstream.len().div_ceil(2)));
         with(&|call| call.receiver.truncate(call.receiver.len().div_ceil(2)));
+        with(&|call| call.api = 0);
         with(&|call| call.key = None);
         with(&|call| call.host = None);
         with(&|call| call.long = false);
@@ -49,6 +54,7 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     for change in [
         (|plan: &mut Plan| plan.house.retry_delays.truncate(1)) as fn(&mut Plan),
         |plan| plan.house.webhook_delays.truncate(1),
+        |plan| plan.house.keeps = None,
         |plan| plan.house.jitter = 0.0,
     ] {
         let mut changed = plan.clone();

@@ -25,14 +25,30 @@ pub(super) struct World {
     pub happened: usize,
     /// Nothing can be written before this, in true time.
     pub full_until: i64,
+    /// Nothing is claimed any more.
+    pub draining: bool,
+    /// Half of what is read before this cannot be, in true time.
+    pub blind_until: i64,
+    /// When this life of the node began, by its steady clock.
+    pub began: i64,
     pub dies_at_commit: bool,
-    /// Attempts at the upstream, deliveries, and deliveries at each host, that are in flight.
-    pub calling: usize,
+    /// Of each upstream.
+    pub places: Vec<Places>,
+    /// Deliveries in flight: in all, at each host, and in each zone.
     pub ringing: usize,
     pub ringing_at: HashMap<u8, usize>,
+    pub ringing_in: HashMap<u8, usize>,
     /// People who wait for the end of a task.
     pub waiting: usize,
     commits: u64,
+}
+
+/// Attempts in flight at one upstream.
+#[derive(Default)]
+pub(super) struct Places {
+    pub calling: usize,
+    /// Since when one more would have been allowed, by the steady clock; `None` while none is.
+    pub free_since: Option<i64>,
 }
 
 /// A world shared by all who live in it on one thread.
@@ -55,10 +71,14 @@ impl Shared {
             broken: None,
             happened: 0,
             full_until: i64::MIN,
+            draining: false,
+            blind_until: i64::MIN,
+            began: 0,
             dies_at_commit: false,
-            calling: 0,
+            places: plan.house.apis.iter().map(|_| Places::default()).collect(),
             ringing: 0,
             ringing_at: HashMap::new(),
+            ringing_in: HashMap::new(),
             waiting: 0,
             commits: 0,
         };

@@ -7,9 +7,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::Instant;
-
 use rusqlite::{Connection, TransactionBehavior, params};
+use tokio::time::Instant;
 
 use super::Store;
 use super::inbox::{Purge, Removal};

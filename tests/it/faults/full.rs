@@ -6,10 +6,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use futures_util::stream::{self, StreamExt as _};
 use http::Method;
 
 use super::sweep::is_unavailable;
-use crate::support::edge::Edge;
+use crate::support::edge::{ENOSPC, Edge, WRITE, When};
 use crate::support::node::{Node, PREFIX, Setup, Task};
 use crate::support::peer::Upstream;
 use crate::support::receiver::Receiver;
@@ -120,6 +121,46 @@ async fn space_that_comes_back_in_small_pieces_is_enough() {
         .await;
     }
     all_succeed(&node, &receiver, &tasks).await;
+}
+
+/// What retention frees on a full disk is room enough for calls: nothing else has to make any.
+#[tokio::test]
+async fn on_a_full_disk_retention_goes_on_and_what_it_frees_takes_calls() {
+    let (edge, upstream) = (Edge::new(), Upstream::start().await);
+    upstream.always([Reply::ok("x".repeat(60_000))]);
+    let setup = Setup::new(&upstream).set("retention.results", "5s").set("retention.tasks", "5s");
+    let node = edge.before(setup).start().await;
+    let finish = async |count: usize| {
+        let calls = (0..count).map(|number| node.submit(node.get(&format!("/{number}?async=true"))));
+        let tasks: Vec<Task> = stream::iter(calls).buffer_unordered(10).collect().await;
+        for task in &tasks {
+            assert_eq!(node.finished(task).await.body.len(), 60_000);
+        }
+    };
+    let gone = || eventually("every task is gone", async || (node.rows()["task"] == 0).then_some(()));
+    // Files that have been as large as they are going to be, with free pages.
+    finish(120).await;
+    gone().await;
+    finish(40).await;
+
+    edge.space(0);
+    edge.fail_all(WRITE, ENOSPC, When::Before);
+    assert!(is_unavailable(&node.get("/refused?async=true").send().await));
+    let before = store::content(&node.data_dir());
+    assert!(node.rows()["task"] > 0, "there is something to remove");
+    eventually("retention meets the full disk", async || {
+        node.log().contains("retention could not remove anything").then_some(())
+    })
+    .await;
+    assert!(store::content(&node.data_dir()) == before, "nothing is removed by halves");
+    assert_eq!((store::damage(&node.data_dir()), store::stray_chunks(&node.data_dir())), (None, 0));
+
+    // Old pages can be written again, and the disk is as full as before.
+    edge.heal();
+    gone().await;
+    finish(20).await;
+    assert_eq!(edge.space_left(), 0);
+    assert_eq!((store::damage(&node.data_dir()), store::stray_chunks(&node.data_dir())), (None, 0));
 }
 
 /// A small file system of its own.

@@ -86,6 +86,11 @@ impl Taken {
         };
         self.0.operations.iter().map(lease_of).collect()
     }
+
+    /// The tasks that come into being.
+    pub fn accepts(&self) -> Vec<Seq> {
+        self.0.accepts.iter().map(|candidate| candidate.accept.task.id.seq()).collect()
+    }
 }
 
 /// A retention transaction to come.
