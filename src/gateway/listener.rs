@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::framing::{Framed, Informational, Limits, Protocol, Wire};
+use super::framing::{Framed, Informational, Limits, Patience, Protocol, Wire};
 use super::tls::ListenerTls;
 use super::tunnel::Tunnels;
 use super::{Gateway, Peer, own};
@@ -121,14 +121,14 @@ impl Connection {
         // Small answers must not wait for an acknowledgement; where that cannot be set, they do.
         let _ = stream.set_nodelay(true);
         let header_timeout = self.gateway.server.header_timeout;
-        let max_stall = self.gateway.server.stall_timeout;
+        let patience = Patience { head: header_timeout, stall: self.gateway.server.stall_timeout };
         let accepting = async {
             let socket = match &self.tls {
                 // Boxed: the state of a handshake is large.
                 Some(tls) => Socket::Tls(Box::new(Box::pin(tls.accept(stream)).await?)),
                 None => Socket::Plain(stream),
             };
-            Framed::accept(socket, self.limits(), max_stall, Arc::clone(&self.wire)).await
+            Framed::accept(socket, self.limits(), patience, Arc::clone(&self.wire)).await
         };
         let stop = self.stop.clone();
         match stop.run_until_cancelled(timeout(header_timeout, accepting)).await {
