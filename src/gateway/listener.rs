@@ -168,6 +168,7 @@ impl Connection {
         let streams = Arc::new(Streams::default());
         let counted = Arc::clone(&streams);
         let service = service_fn(move |request| Arc::clone(&this).answer_http2(request, counted.begin()));
+        // The library refuses without a word, so what is a little too large is left to us.
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(header_timeout)
@@ -175,7 +176,7 @@ impl Connection {
             .initial_stream_window_size(MAX_UNREAD)
             .initial_connection_window_size(MAX_UNREAD)
             .max_send_buf_size(MAX_UNSENT)
-            .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(limits.headers.saturating_mul(2)).unwrap_or(u32::MAX))
             .serve_connection(TokioIo::new(framed), service);
         let idle = streams.until_idle(header_timeout);
         let driving = drive(connection, &stop, http2::Connection::graceful_shutdown, idle);

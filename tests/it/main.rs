@@ -19,6 +19,7 @@ mod crash;
 mod crash_suite;
 mod documents;
 mod faults;
+mod hostile_suite;
 mod httpbin;
 mod hung_receivers;
 mod identity;
