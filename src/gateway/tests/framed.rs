@@ -136,12 +136,19 @@ async fn a_target_and_a_host_that_disagree_are_refused() {
 async fn trailers_change_nothing_of_the_call_they_follow() {
     let (upstream, seen) = strict().await;
     let node = node(upstream.address).await;
-    for field in
-        ["content-length: 9", "transfer-encoding: chunked", "host: b", "te: gzip", "connection: close"]
-    {
+    for (name, value) in [
+        ("content-length", "9"),
+        ("transfer-encoding", "chunked"),
+        ("host", "b"),
+        ("te", "gzip"),
+        ("connection", "close"),
+        ("upgrade", "x"),
+        ("keep-alive", "x"),
+    ] {
+        let field = format!("{name}: {value}");
         let call = format!(
-            "POST /api HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\
-             Connection: close\r\n\r\n1\r\nx\r\n0\r\n{field}\r\nx-sum: 1\r\n\r\n"
+            "POST /api HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: X-Sum, {name}\r\n\
+             Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\n{field}\r\nx-sum: 1\r\n\r\n"
         );
         let answer = node.answer_to(&call).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{field}: {answer}");
