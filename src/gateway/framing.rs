@@ -7,6 +7,9 @@
 //! calls on the connection are served. Invariant: the library sees whole heads only, and as many
 //! bytes of body as the head before them declares.
 //!
+//! Of HTTP/2 only one thing is followed: whether a head is open, because the library does not tell, and for
+//! how long.
+//!
 //! The other way it writes informational responses, which the library cannot send. They go out
 //! only where the library begins to write, never inside a response.
 
