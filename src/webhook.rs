@@ -49,8 +49,12 @@ pub enum DeliveryFailure {
     /// An answer that is not 2xx.
     HttpStatus(u16),
     Timeout,
-    /// The name does not resolve, nobody accepts a connection, or TLS failed.
+    /// The host name leads nowhere, or nobody said in time where.
+    Unresolved,
+    /// Nobody accepts a connection, or it was closed before anything was sent.
     Unreachable,
+    /// The receiver does not speak TLS, or shows no certificate of its host that is to be trusted.
+    Tls,
     /// The connection broke before the answer's headers.
     Broken,
     /// The guard's rule that denied the receiver.
@@ -64,7 +68,9 @@ impl DeliveryFailure {
         match self {
             Self::HttpStatus(_) => "http_status",
             Self::Timeout => "timeout",
+            Self::Unresolved => "unresolved",
             Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
             Self::Broken => "broken",
             Self::AddressDenied(_) => "address_denied",
         }
@@ -125,7 +131,9 @@ fn why_not_sent(error: SendError) -> DeliveryFailure {
         SendError::NotSent(Unsent::Timeout) | SendError::NoAnswer(NoAnswer::Timeout) => {
             DeliveryFailure::Timeout
         }
-        SendError::NotSent(_) => DeliveryFailure::Unreachable,
+        SendError::NotSent(Unsent::Resolve) => DeliveryFailure::Unresolved,
+        SendError::NotSent(Unsent::Tls) => DeliveryFailure::Tls,
+        SendError::NotSent(Unsent::Connect | Unsent::Closed) => DeliveryFailure::Unreachable,
         SendError::NoAnswer(NoAnswer::Broken) => DeliveryFailure::Broken,
     }
 }
