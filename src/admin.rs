@@ -19,7 +19,8 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -99,7 +100,7 @@ pub async fn serve(admin: Admin, listener: TcpListener, stop: CancellationToken)
 }
 
 async fn attend(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     service: TowerToHyperService<Router>,
     header_timeout: Duration,
     stop: CancellationToken,
@@ -164,5 +165,47 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Document, impl IntoR
             admin.metrics.encode(numbers, admin.clock.wall(), admin.clock.steady()),
         )),
         Err(_) => Err((StatusCode::SERVICE_UNAVAILABLE, "the store cannot be read\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Calls every second; how long it was let to.
+    async fn busy_for(stop: CancellationToken) -> Duration {
+        let service = TowerToHyperService::new(Router::new().route("/livez", get(|| async { "alive\n" })));
+        let (mut client, stream) = tokio::io::duplex(64 * 1024);
+        let began = Instant::now();
+        tokio::spawn(attend(stream, service, Duration::from_secs(30), stop));
+        let mut answer = vec![0; 4096];
+        while client.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok() {
+            if client.read(&mut answer).await.unwrap_or(0) == 0 {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_when_its_life_is_over_however_busy_it_is() {
+        let life = busy_for(CancellationToken::new()).await;
+        assert!((MAX_LIFE..MAX_LIFE + Duration::from_secs(2)).contains(&life), "{life:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_connection_ends_with_the_node() {
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(10)).await;
+            stopping.cancel();
+        });
+        let life = busy_for(stop).await;
+        assert!(life < Duration::from_secs(12), "{life:?}");
     }
 }

@@ -198,7 +198,7 @@ impl Gateway {
         request: Request<Incoming>,
         peer: Peer,
     ) -> Result<Answer, Refusal> {
-        target::judge(&request, self.server.max_uri_bytes)?;
+        target::judge(&request, self.server.max_uri_bytes, self.server.max_header_bytes)?;
         if request.uri().path() == self.jwks.path {
             let answer = self.jwks.answer(request.method(), request.headers(), self.clock.wall());
             return Ok(Answer::Ours(answer.unwrap_or_else(|refusal| {

@@ -7,6 +7,9 @@
 //! calls on the connection are served. Invariant: the library sees whole heads only, and as many
 //! bytes of body as the head before them declares.
 //!
+//! Of HTTP/2 only one thing is followed: whether a head is open, because the library does not tell, and for
+//! how long.
+//!
 //! The other way it writes informational responses, which the library cannot send. They go out
 //! only where the library begins to write, never inside a response.
 
@@ -22,6 +25,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+mod blocks;
 mod follow;
 mod head;
 mod wire;
@@ -35,6 +39,7 @@ pub use wire::{Informational, Wire};
 
 use super::listener::Socket;
 
+use blocks::Blocks;
 use wire::Verdict;
 
 /// Read at once behind bytes that do not decide anything yet.
@@ -56,6 +61,21 @@ pub enum Protocol {
     Http2,
 }
 
+/// How long a client is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// To end a head it has begun. Over HTTP/2 only: of HTTP/1.1 the library knows when it waits for a head.
+    pub head: Duration,
+    /// To take something of what is written.
+    pub stall: Duration,
+}
+
+/// A head that is open, by its number, and the end of the patience with it.
+struct OpenHead {
+    number: u64,
+    limit: Pin<Box<Sleep>>,
+}
+
 /// See the module.
 pub struct Framed {
     stream: Socket,
@@ -73,9 +93,12 @@ pub struct Framed {
     linger: Option<Pin<Box<Sleep>>>,
     /// The most that is kept without being judged.
     room: usize,
-    max_stall: Duration,
+    patience: Patience,
     /// Runs while the client takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
+    /// Of an HTTP/2 connection.
+    blocks: Option<Blocks>,
+    open_head: Option<OpenHead>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,15 +112,15 @@ enum Reading {
 }
 
 impl Framed {
-    /// Waits for the first bytes, which tell the protocol. A client that takes nothing of what is
-    /// written for `max_stall` is given up.
+    /// Waits for the first bytes, which tell the protocol. A client that goes beyond `patience` later is
+    /// given up.
     ///
     /// # Errors
     /// The client is gone.
     pub async fn accept(
         mut stream: Socket,
         limits: Limits,
-        max_stall: Duration,
+        patience: Patience,
         wire: Arc<Wire>,
     ) -> io::Result<(Protocol, Self)> {
         let mut there = BytesMut::with_capacity(PIECE);
@@ -129,8 +152,10 @@ impl Framed {
             informational: Bytes::new(),
             linger: None,
             room: limits.head().max(MAX_HELD),
-            max_stall,
+            patience,
             stall: None,
+            blocks: (protocol == Protocol::Http2).then(Blocks::default),
+            open_head: None,
         };
         Ok((protocol, framed))
     }
@@ -239,7 +264,7 @@ impl Framed {
             self.stall = None;
             return written;
         }
-        let max_stall = self.max_stall;
+        let max_stall = self.patience.stall;
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(max_stall)));
         stall.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
@@ -263,18 +288,26 @@ impl Framed {
             }
         }
     }
-}
 
-impl AsyncRead for Framed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
+    /// Gives up a client whose head has been open for too long. The clock of a head starts when the
+    /// client has nothing more of it there.
+    fn poll_open_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(number) = self.blocks.as_ref().and_then(Blocks::open) else {
+            self.open_head = None;
+            return Poll::Pending;
+        };
+        if self.open_head.as_ref().is_none_or(|open| open.number != number) {
+            self.open_head = Some(OpenHead { number, limit: Box::pin(sleep(self.patience.head)) });
         }
+        match &mut self.open_head {
+            Some(open) => open.limit.as_mut().poll(cx).map(|()| io::ErrorKind::TimedOut.into()),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The bytes that may go on.
+    fn poll_read_cleared(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         loop {
             self.clear(cx);
             if self.cleared > 0 {
@@ -295,6 +328,27 @@ impl AsyncRead for Framed {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+}
+
+impl AsyncRead for Framed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let read = self.poll_read_cleared(cx, buf);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.follow(&buf.filled()[before..]);
+            if let Poll::Ready(error) = self.poll_open_head(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        read
     }
 }
 

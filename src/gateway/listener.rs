@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::framing::{Framed, Informational, Limits, Protocol, Wire};
+use super::framing::{Framed, Informational, Limits, Patience, Protocol, Wire};
 use super::tls::ListenerTls;
 use super::tunnel::Tunnels;
 use super::{Gateway, Peer, own};
@@ -121,14 +121,14 @@ impl Connection {
         // Small answers must not wait for an acknowledgement; where that cannot be set, they do.
         let _ = stream.set_nodelay(true);
         let header_timeout = self.gateway.server.header_timeout;
-        let max_stall = self.gateway.server.stall_timeout;
+        let patience = Patience { head: header_timeout, stall: self.gateway.server.stall_timeout };
         let accepting = async {
             let socket = match &self.tls {
                 // Boxed: the state of a handshake is large.
                 Some(tls) => Socket::Tls(Box::new(Box::pin(tls.accept(stream)).await?)),
                 None => Socket::Plain(stream),
             };
-            Framed::accept(socket, self.limits(), max_stall, Arc::clone(&self.wire)).await
+            Framed::accept(socket, self.limits(), patience, Arc::clone(&self.wire)).await
         };
         let stop = self.stop.clone();
         match stop.run_until_cancelled(timeout(header_timeout, accepting)).await {
@@ -168,6 +168,7 @@ impl Connection {
         let streams = Arc::new(Streams::default());
         let counted = Arc::clone(&streams);
         let service = service_fn(move |request| Arc::clone(&this).answer_http2(request, counted.begin()));
+        // The library refuses without a word, so what is a little too large is left to us.
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(header_timeout)
@@ -175,7 +176,7 @@ impl Connection {
             .initial_stream_window_size(MAX_UNREAD)
             .initial_connection_window_size(MAX_UNREAD)
             .max_send_buf_size(MAX_UNSENT)
-            .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(limits.headers.saturating_mul(2)).unwrap_or(u32::MAX))
             .serve_connection(TokioIo::new(framed), service);
         let idle = streams.until_idle(header_timeout);
         let driving = drive(connection, &stop, http2::Connection::graceful_shutdown, idle);

@@ -8,13 +8,16 @@ use super::path;
 use super::query;
 use super::refusal::Refusal;
 
+/// A colon, a space and a line's end: what a field of HTTP/1.1 has besides name and value.
+const AROUND_FIELD: usize = 4;
+
 /// Judges a call by its head alone.
 ///
 /// # Errors
 /// CONNECT and TRACE, a target that is too long or has dot segments, a `Host` that is missing, there
 /// twice, not a host, or another than the target's (RFC 9112, 3.2), and fields that are good frames of
 /// HTTP/2 and would have two readings in HTTP/1.1 (RFC 9113, 8.1.1 and 8.2.1) or are more than it takes.
-pub fn judge<B>(request: &Request<B>, max_uri_bytes: u64) -> Result<(), Refusal> {
+pub fn judge<B>(request: &Request<B>, max_uri_bytes: u64, max_header_bytes: u64) -> Result<(), Refusal> {
     let method = request.method();
     if matches!(*method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::MethodNotAllowed(method.to_string()));
@@ -29,14 +32,19 @@ pub fn judge<B>(request: &Request<B>, max_uri_bytes: u64) -> Result<(), Refusal>
         )));
     }
     if request.version() == Version::HTTP_2 {
-        judge_fields(request.headers())?;
+        judge_fields(request.headers(), max_header_bytes)?;
     }
     judge_host(request.version(), request.uri(), request.headers())
 }
 
 /// The library compares the body with the last length only, and passes on all of them. Over HTTP/1.1
 /// these never get as far as here.
-fn judge_fields(headers: &HeaderMap) -> Result<(), Refusal> {
+fn judge_fields(headers: &HeaderMap, max_bytes: u64) -> Result<(), Refusal> {
+    let bytes: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + AROUND_FIELD).sum();
+    if bytes as u64 > max_bytes {
+        return Err(Refusal::HeadersTooLarge(max_bytes));
+    }
     // A cookie comes in pieces, a line each (RFC 9113, 8.2.3), and goes upstream as one line.
     let pieces = headers.get_all(header::COOKIE).iter().count();
     if headers.len() - pieces.saturating_sub(1) > MAX_LINES {
@@ -128,7 +136,7 @@ mod tests {
     }
 
     fn code(request: &Request<()>) -> &'static str {
-        judge(request, 20).map_or_else(|refusal| refusal.code(), |()| "ok")
+        judge(request, 20, 60).map_or_else(|refusal| refusal.code(), |()| "ok")
     }
 
     #[test]
@@ -181,6 +189,8 @@ mod tests {
         for good in [&[][..], &[("content-length", "10")], &[("x", "a b")], &[("x", "")]] {
             assert_eq!(of(good), "ok", "{good:?}");
         }
+        assert_eq!(of(&[("x", &"a".repeat(46))]), "ok", "with host: a");
+        assert_eq!(of(&[("x", &"a".repeat(47))]), "headers_too_large");
         for bad in [
             &[("content-length", "1"), ("content-length", "1")][..],
             &[("content-length", "1, 1")],

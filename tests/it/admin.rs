@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use http::Method;
+use tokio::net::TcpStream;
 
 use crate::support::client::raw;
-use crate::support::eventually;
 use crate::support::node::{Node, PREFIX, Setup};
 use crate::support::peer::Upstream;
 use crate::support::receiver::Receiver;
 use crate::support::reply::{Gate, Reply};
+use crate::support::{eventually, within};
 
 /// Samples by name and labels, as written.
 type Samples = BTreeMap<String, String>;
@@ -187,6 +188,34 @@ async fn a_client_of_the_admin_listener_that_says_nothing_is_hung_up_on() {
         let answer = raw(node.admin_address(), begun.as_bytes()).await;
         assert_eq!(answer.contains("200 OK"), begun.ends_with("\r\n\r\n"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn more_connections_to_the_admin_listener_than_allowed_wait_for_their_turn() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    const MOST: usize = 256;
+    const CALL: &[u8] = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let upstream = Upstream::start().await;
+    let node = Node::start(&upstream).await;
+    let mut clients = Vec::new();
+    let mut answer = vec![0; 4096];
+    for _ in 0..MOST {
+        let mut client = TcpStream::connect(node.admin_address()).await.expect("the listener accepts");
+        client.write_all(CALL).await.expect("the call is written");
+        let read = within("the call is answered", client.read(&mut answer)).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200") && read.is_ok());
+        clients.push(client);
+    }
+    let mut late = TcpStream::connect(node.admin_address()).await.expect("the kernel accepts");
+    late.write_all(CALL).await.expect("the call is written");
+    for client in &mut clients {
+        client.write_all(CALL).await.expect("the call is written");
+        assert!(within("the call is answered", client.read(&mut answer)).await.is_ok_and(|count| count > 0));
+    }
+    assert!(late.try_read(&mut answer).is_err(), "one more than allowed is answered");
+    clients.pop();
+    let read = within("its turn comes", late.read(&mut answer)).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200") && read.is_ok_and(|count| count > 0));
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ mod crash_suite;
 mod documents;
 mod faults;
 mod handshakes;
+mod hostile_suite;
 mod httpbin;
 mod hung_receivers;
 mod identity;

@@ -158,6 +158,7 @@ impl Bench {
             dir: dir.path().to_owned(),
             upstream: self.peers.upstream,
             concurrency,
+            server: String::new(),
             retry: String::new(),
             webhooks: String::new(),
             retention: String::new(),

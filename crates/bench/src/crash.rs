@@ -122,6 +122,7 @@ pub fn run(options: &Options) -> anyhow::Result<Reckoning> {
              idempotency = \"key\"\nconcurrency = 64\n[upstreams.retry]\n{DELAYS}\n",
             peers.upstream
         ),
+        server: String::new(),
         retry: DELAYS.to_owned(),
         webhooks: DELAYS.to_owned(),
         retention: String::new(),

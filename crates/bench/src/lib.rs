@@ -14,10 +14,12 @@
 //! | [`report`] | the table and the JSON |
 //! | [`syncs`] | the order of syncs and answers, from a trace |
 //! | [`crash`] | the kills and the reckoning of `ringback-crash` |
+//! | [`hostile`], [`waiters`] | clients that mean harm, and clients that wait: `ringback-hostile` |
 
 pub mod bench;
 pub mod beside;
 pub mod crash;
+pub mod hostile;
 pub mod ledger;
 pub mod load;
 pub mod node;
@@ -26,4 +28,5 @@ pub mod peer;
 pub mod report;
 pub mod syncs;
 pub mod usage;
+pub mod waiters;
 pub mod wire;

@@ -24,6 +24,8 @@ pub struct Setup {
     pub upstream: SocketAddr,
     /// Attempts at once, and deliveries at once.
     pub concurrency: u32,
+    /// Further lines of `[server]`.
+    pub server: String,
     /// Further lines for `[upstreams.retry]` and `[webhooks]`.
     pub retry: String,
     pub webhooks: String,
@@ -75,12 +77,12 @@ impl Setup {
     }
 
     fn config(&self) -> String {
-        let Self { upstream, concurrency, retry, webhooks, retention, further, .. } = self;
+        let Self { upstream, concurrency, server, retry, webhooks, retention, further, .. } = self;
         let data_dir = self.dir.join("data").display().to_string();
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\ndata_dir = {data_dir:?}\n\
              max_queued_tasks = 20000000\nmax_queued_per_credentials = 20000000\nmax_body_bytes = \"1MB\"\n\
-             [[upstreams]]\nname = \"bench\"\nprefix = \"/bench\"\nurl = \"http://{upstream}/bench\"\n\
+             {server}\n[[upstreams]]\nname = \"bench\"\nprefix = \"/bench\"\nurl = \"http://{upstream}/bench\"\n\
              concurrency = {concurrency}\nmax_result_bytes = \"1MB\"\n[upstreams.retry]\n{retry}\n\
              [webhooks]\nallow_loopback = true\nconcurrency = {concurrency}\nper_host_concurrency = {concurrency}\n\
              {webhooks}\n[retention]\n{retention}\n{further}\n"

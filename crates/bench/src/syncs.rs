@@ -77,6 +77,7 @@ fn part(
         dir: dir.path().to_owned(),
         upstream: peers.upstream,
         concurrency: CONCURRENCY,
+        server: String::new(),
         retry: String::new(),
         webhooks: String::new(),
         retention: String::new(),

@@ -13,6 +13,8 @@ pub struct Usage {
     /// Bytes resident, and bytes of it that no file backs.
     pub rss: u64,
     pub anonymous: u64,
+    /// The most bytes that ever were resident.
+    pub peak: u64,
     /// Bytes it caused to be written to disk.
     pub written: u64,
 }
@@ -27,6 +29,7 @@ impl Usage {
             cpu: cpu_of(&read("stat")),
             rss: number_after(&status, "VmRSS:") * 1024,
             anonymous: number_after(&status, "RssAnon:") * 1024,
+            peak: number_after(&status, "VmHWM:") * 1024,
             written: number_after(&io, "write_bytes:"),
         }
     }

@@ -10,14 +10,21 @@ use super::*;
 
 const LIMITS: Limits = Limits { target: 100, headers: 200 };
 
-async fn pair(first: &[u8], max_stall: Duration) -> (TcpStream, Protocol, Framed, Arc<Wire>) {
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_mins(1);
+
+async fn pair(first: &[u8], stall: Duration) -> (TcpStream, Protocol, Framed, Arc<Wire>) {
+    pair_with(first, Patience { head: LONG, stall }).await
+}
+
+async fn pair_with(first: &[u8], patience: Patience) -> (TcpStream, Protocol, Framed, Arc<Wire>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     client.write_all(first).await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     let wire = Arc::new(Wire::default());
     let (protocol, framed) =
-        Framed::accept(Socket::Plain(stream), LIMITS, max_stall, Arc::clone(&wire)).await.unwrap();
+        Framed::accept(Socket::Plain(stream), LIMITS, patience, Arc::clone(&wire)).await.unwrap();
     (client, protocol, framed, wire)
 }
 
@@ -60,6 +67,55 @@ async fn a_client_that_takes_nothing_is_given_up() {
         }
     };
     assert_eq!(error.kind(), ErrorKind::TimedOut);
+}
+
+/// A frame of HTTP/2 with 5 bytes of payload, on stream 1.
+fn frame(kind: u8, flags: u8) -> [u8; 14] {
+    [0, 0, 5, kind, flags, 0, 0, 0, 1, 0, 1, b'x', 1, b'y']
+}
+
+#[tokio::test]
+async fn a_head_over_http2_that_does_not_end_is_given_up() {
+    let (data, headers, more) = (frame(0, 0), frame(1, 0), frame(9, 0));
+    let patience = Patience { head: Duration::from_millis(50), stall: LONG };
+    for begun in [&headers[..], &headers[..12], &more, &data[..4]] {
+        let first = [PREFACE, &data, begun].concat();
+        let (_client, _, mut framed, _) = pair_with(&first, patience).await;
+        let mut read = Vec::new();
+        let error = framed.read_to_end(&mut read).await.unwrap_err();
+        assert_eq!((error.kind(), read), (ErrorKind::TimedOut, first));
+    }
+}
+
+#[tokio::test]
+async fn a_head_over_http2_that_comes_piece_by_piece_is_given_up_too() {
+    let patience = Patience { head: Duration::from_millis(50), stall: LONG };
+    let (mut client, _, mut framed, _) = pair_with(&[PREFACE, &frame(1, 0)].concat(), patience).await;
+    let trickling = tokio::spawn(async move {
+        let piece = [0, 0, 1, 9, 0, 0, 0, 0, 1, b'y'];
+        while client.write_all(&piece).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    assert_eq!(framed.read_to_end(&mut Vec::new()).await.unwrap_err().kind(), ErrorKind::TimedOut);
+    drop(framed);
+    trickling.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_head_over_http2_that_has_ended_is_waited_for_no_longer() {
+    let patience = Patience { head: Duration::from_millis(50), stall: LONG };
+    let (mut client, _, mut framed, _) = pair_with(&[PREFACE, &frame(1, 0)].concat(), patience).await;
+    let mut read = [0; PREFACE.len() + 14];
+    framed.read_exact(&mut read).await.unwrap();
+    client.write_all(&frame(9, 4)).await.unwrap();
+    framed.read_exact(&mut read[..14]).await.unwrap();
+    let silent = tokio::time::timeout(Duration::from_millis(200), framed.read_u8()).await;
+    assert!(silent.is_err(), "{silent:?}");
+    client.write_all(&frame(0, 0)[..9]).await.unwrap();
+    framed.read_exact(&mut read[..9]).await.unwrap();
+    let silent = tokio::time::timeout(Duration::from_millis(200), framed.read_u8()).await;
+    assert!(silent.is_err(), "the payload of a body is no head: {silent:?}");
 }
 
 #[tokio::test]

@@ -14,7 +14,8 @@ use tokio::time::sleep;
 /// One connection's calls.
 #[derive(Default)]
 pub(super) struct Streams {
-    begun: AtomicU64,
+    /// How often a call has begun or ended.
+    changes: AtomicU64,
     in_progress: AtomicUsize,
     /// Answers that wait for the client.
     held_back: AtomicUsize,
@@ -30,21 +31,21 @@ pub(super) struct Stream {
 
 impl Streams {
     pub(super) fn begin(self: &Arc<Self>) -> Stream {
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Relaxed);
         self.in_progress.fetch_add(1, Ordering::Relaxed);
         Stream { streams: Arc::clone(self), is_held_back: AtomicBool::new(false) }
     }
 
     /// Waits until no call has begun or been in progress for a whole `pause`.
     pub(super) async fn until_idle(&self, pause: Duration) {
-        let mut begun = u64::MAX;
+        let mut before = self.changes.load(Ordering::Relaxed);
         loop {
             sleep(pause).await;
-            let now = self.begun.load(Ordering::Relaxed);
-            if now == begun && self.in_progress.load(Ordering::Relaxed) == 0 {
+            let now = self.changes.load(Ordering::Relaxed);
+            if now == before && self.in_progress.load(Ordering::Relaxed) == 0 {
                 return;
             }
-            begun = now;
+            before = now;
         }
     }
 
@@ -96,6 +97,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.take();
+        self.streams.changes.fetch_add(1, Ordering::Relaxed);
         self.streams.in_progress.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -116,6 +118,23 @@ mod tests {
         slow.take();
         slow.hold_back();
         assert!(before.is_some() && streams.taken_while_held_back() > before);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_a_whole_pause_after_its_last_call_and_not_before() {
+        let streams = Arc::new(Streams::default());
+        let began = tokio::time::Instant::now();
+        let call = streams.begin();
+        let pause = Duration::from_secs(10);
+        let ending = async {
+            // Just before somebody looks.
+            sleep(Duration::from_secs(29)).await;
+            drop(call);
+        };
+        tokio::join!(streams.until_idle(pause), ending);
+        assert_eq!(began.elapsed(), Duration::from_secs(40));
+        streams.until_idle(pause).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(50), "who never calls is idle at once");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Heads and bodies that two parsers could read differently.
 
+use super::strict::strict;
 use super::support::{mirror, node, upstream};
 
 const GOOD: &str = "GET /api/good HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -27,14 +28,25 @@ async fn a_head_with_two_readings_is_refused_and_nothing_is_called() {
         "GET /api HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
         "GET /api HTTP/1.1\r\nHost : a\r\n\r\n",
         "GET /api HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n",
-        "GET /api?async=true&webhook_uri=https://a.example/a b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /api HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n",
+        "POST /api HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\nContent-Length: 1\r\n\r\nx",
+        "POST /api HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+        "POST /api HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        "POST /api HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n 0\r\n\r\nx",
+        "POST /api HTTP/1.1\r\nHost: a\nContent-Length: 1\r\n\r\nx",
+        "GET /api HTTP/1.1\r\n Host: a\r\n\r\n",
+        "GET /api HTTP/1.1\r\nHost: a\r\nX: b\rc\r\n\r\n",
+        "GET /api?webhook_uri=https://a.example/a b HTTP/1.1\r\nHost: a\r\n\r\n",
     ] {
-        let answer = node.answer_to(head).await;
-        assert!(answer.starts_with("HTTP/1.1 400"), "{head:?}: {answer}");
-        assert!(
-            answer.contains("ringback-error: validation_error") && answer.contains("connection: close"),
-            "{answer}"
-        );
+        for target in ["/api", "/api?async=true&x"] {
+            let head = head.replacen("/api", target, 1);
+            let answer = node.answer_to(&head).await;
+            assert!(answer.starts_with("HTTP/1.1 400"), "{head:?}: {answer}");
+            assert!(
+                answer.contains("ringback-error: validation_error") && answer.contains("connection: close"),
+                "{answer}"
+            );
+        }
     }
     assert_eq!(upstream.connections(), 0);
 }
@@ -101,6 +113,11 @@ async fn a_target_and_a_host_that_disagree_are_refused() {
     for head in [
         "GET http://a.example/api HTTP/1.1\r\nHost: b.example\r\nConnection: close\r\n\r\n",
         "GET http://a.example:8080/api HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+        "GET http://a.example/api?async=true HTTP/1.1\r\nHost: b.example\r\nConnection: close\r\n\r\n",
+        "GET http://a.example/api HTTP/1.1\r\nHost: a.example\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+        "GET http://a.example/api HTTP/1.1\r\nConnection: close\r\n\r\n",
+        "GET http:///api HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
+        "GET a.example/api HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
         "GET http://u@a.example/api HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n",
         "GET /api HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n",
         "GET /api HTTP/1.1\r\nHost: a, b\r\nConnection: close\r\n\r\n",
@@ -113,6 +130,33 @@ async fn a_target_and_a_host_that_disagree_are_refused() {
     let call = "GET http://a.example/api/x HTTP/1.1\r\nHost: A.example\r\nConnection: close\r\n\r\n";
     let answer = node.answer_to(call).await;
     assert!(answer.contains("get /v1/x http/1.1"), "the absolute form goes on in origin form: {answer}");
+}
+
+#[tokio::test]
+async fn trailers_change_nothing_of_the_call_they_follow() {
+    let (upstream, seen) = strict().await;
+    let node = node(upstream.address).await;
+    for (name, value) in [
+        ("content-length", "9"),
+        ("transfer-encoding", "chunked"),
+        ("host", "b"),
+        ("te", "gzip"),
+        ("connection", "close"),
+        ("upgrade", "x"),
+        ("keep-alive", "x"),
+    ] {
+        let field = format!("{name}: {value}");
+        let call = format!(
+            "POST /api HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: X-Sum, {name}\r\n\
+             Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\nx\r\n0\r\n{field}\r\nx-sum: 1\r\n\r\n"
+        );
+        let answer = node.answer_to(&call).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{field}: {answer}");
+        let arrived = seen.take();
+        let [Ok(call)] = &arrived[..] else { panic!("{field}: {arrived:?}") };
+        let (_, trailers) = call.split_once("\nx\n").expect("the body and its trailers");
+        assert_eq!(trailers, "x-sum: 1", "{field}");
+    }
 }
 
 #[tokio::test]

@@ -108,13 +108,22 @@ impl Client {
         Some((head[3], head[4], stream, payload))
     }
 
-    /// Waits for the end of a stream.
+    /// Waits for the end of a stream, and says what a good client says meanwhile.
     pub async fn heard(&mut self, stream: u32) -> Heard {
+        self.hear(stream, true).await
+    }
+
+    /// The same without a word: in the middle of a head there can be none.
+    pub async fn heard_in_silence(&mut self, stream: u32) -> Heard {
+        self.hear(stream, false).await
+    }
+
+    async fn hear(&mut self, stream: u32, speaks: bool) -> Heard {
         let (mut status, mut body) = (0, Vec::new());
         while let Some((kind, flags, about, payload)) = self.next().await {
             let code = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
             match kind {
-                SETTINGS | PING if flags & ACK == 0 => {
+                SETTINGS | PING if flags & ACK == 0 && speaks => {
                     let payload = if kind == PING { &payload[..] } else { &[] };
                     self.try_send(&frame(kind, ACK, 0, payload)).await;
                 }

@@ -174,6 +174,12 @@ impl Raw {
         String::from_utf8(std::mem::take(&mut self.read)).unwrap()
     }
 
+    /// Everything until the end, cleanly or not.
+    pub async fn whatever(&mut self) -> String {
+        self.ended().await;
+        String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned()
+    }
+
     /// Waits for the other side to be gone, cleanly or not.
     pub async fn ended(&mut self) {
         let _ = soon(self.stream.read_to_end(&mut self.read)).await;

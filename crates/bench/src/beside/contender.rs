@@ -150,6 +150,7 @@ impl<'a> Contender<'a> {
             dir: self.dir.clone(),
             upstream: self.upstream,
             concurrency: CONCURRENCY,
+            server: String::new(),
             retry: String::new(),
             webhooks: String::new(),
             retention: String::new(),
