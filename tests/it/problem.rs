@@ -187,8 +187,11 @@ async fn of_too_much(seen: &mut Seen) {
 async fn of_others(seen: &mut Seen) {
     let upstream = Upstream::start().await;
     upstream.always([Reply::silence()]);
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    let nobody = format!("http://{}", nobody.local_addr().expect("it has an address"));
+    let port = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        listener.local_addr().expect("it has an address").port()
+    };
+    let nobody = format!("http://127.0.0.1:{port}");
     let setup = Setup::new(&upstream)
         .set("upstreams.0.timeout", "100ms")
         .add_upstream("nobody", "/nobody", &nobody)
