@@ -408,11 +408,7 @@ async fn many_who_erase_at_once_get_the_same_answer() {
         is_erased(&node, &task, answer).await;
     }
     gate.open();
-    eventually("the webhook is delivered and nothing is owed", async || {
-        let rows = node.rows();
-        (rows["delivery"] == 0 && rows["result"] == 0).then_some(())
-    })
-    .await;
+    eventually("nothing is owed", async || (node.rows()["delivery"] == 0).then_some(())).await;
     is_erased(&node, &task, &delete(&node, &task).send().await).await;
     assert_eq!(receiver.tries().len(), 1);
 }
