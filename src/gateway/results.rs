@@ -179,13 +179,15 @@ async fn read(
     if view == View::Events {
         return about.follow(found, waiter);
     }
+    // A wait for which there is no room is none (RFC 7240, 3).
+    let has_no_room = waits && waiter.is_none() && matches!(found, Found::Waiting(_));
     let found = match (found, wait) {
         // Boxed: calls that do not wait need not carry the room for it.
         (Found::Waiting(progress), Some(wait)) => Box::pin(about.wait(progress, waiter, wait)).await?,
         (found, _) => found,
     };
     let mut response = about.tell(found, view)?;
-    if let Some(wait) = wait {
+    if let Some(wait) = wait.filter(|_| !has_no_room) {
         wait::say_applied(response.headers_mut(), wait);
     }
     Ok(response)
