@@ -184,9 +184,12 @@ async fn a_stream_of_a_revoked_token_ends_although_nothing_changes() {
         said += &frame_of(&mut body).await.expect("the stream goes on");
     }
     upstream.script(&me(), [Reply::new(401)]);
-    while let Some(more) = frame_of(&mut body).await {
-        said += &more;
-    }
+    let to_the_end = async {
+        while let Some(more) = frame_of(&mut body).await {
+            said += &more;
+        }
+    };
+    within("the stream ended", to_the_end).await;
     assert!(said.ends_with("event: end\ndata: {\"reason\":\"token_refused\"}\n\n"), "{said}");
     gate.open();
 }
