@@ -14,7 +14,6 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, 
 use http_body::Body as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::guard::Rules;
@@ -27,6 +26,7 @@ mod names;
 mod origin;
 mod patience;
 mod pool;
+mod received;
 mod stream;
 mod tls;
 
@@ -36,6 +36,7 @@ pub(crate) mod scripted;
 pub use names::Names;
 pub use origin::{Origin, OriginError};
 pub use patience::Patience;
+pub use received::Received;
 pub use tls::{ClientCertificate, TlsRoots, TlsRootsError};
 
 use pool::{Link, Lost, Pool};
@@ -180,7 +181,7 @@ impl Client {
         origin: &Origin,
         request: Request<Body>,
         reuse: Reuse,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Received>, SendError> {
         self.send_within(origin, request, reuse, &Patience::endless()).await
     }
 
@@ -194,7 +195,7 @@ impl Client {
         mut request: Request<Body>,
         mut reuse: Reuse,
         patience: &Patience,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Received>, SendError> {
         #[cfg(debug_assertions)]
         defect::act_as_if(&request);
         frame(&mut request);
@@ -218,7 +219,7 @@ impl Client {
         origin: &Origin,
         request: Request<Body>,
         patience: &Patience,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<Response<Received>, Unanswered> {
         let was_pooled = link.was_pooled();
         let sending = pin!(link.send(request, &self.inner.pool, origin));
         let Some(sent) = patience.bound(sending).await else {
@@ -266,7 +267,7 @@ impl Client {
         Ok(Response::from_parts(parts, read_at_most(body, limit).await?))
     }
 
-    async fn send_absolute(&self, mut request: Request<Body>) -> Result<Response<Incoming>, FetchError> {
+    async fn send_absolute(&self, mut request: Request<Body>) -> Result<Response<Received>, FetchError> {
         let origin = Origin::try_from(request.uri())?;
         let target = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         *request.uri_mut() = target.parse().map_err(|_| OriginError::NotAbsolute)?;
@@ -323,7 +324,7 @@ impl Client {
             rules.judge_socket(local, peer).map_err(Unsent::Denied)?;
         }
         let stream = dial::secure(stream, origin, &inner.tls, inner.connect_timeout).await?;
-        pool::open(stream, origin, &inner.pool).await
+        pool::open(stream).await
     }
 }
 
@@ -358,7 +359,7 @@ fn has_two_readings(headers: &HeaderMap) -> bool {
 /// What this program calls itself on the wire.
 pub const USER_AGENT: &str = concat!("Ringback/", env!("CARGO_PKG_VERSION"));
 
-async fn read_at_most(mut body: Incoming, limit: usize) -> Result<Bytes, FetchError> {
+async fn read_at_most(mut body: Received, limit: usize) -> Result<Bytes, FetchError> {
     let mut document = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| FetchError::Broken)?.into_data() else { continue };

@@ -312,6 +312,7 @@ impl Gateway {
             client_host,
             body,
             max_body_bytes: self.server.max_proxy_body_bytes,
+            body_timeout: self.server.body_timeout,
             upgrade,
             informational: peer.informational,
         };

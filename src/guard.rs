@@ -110,14 +110,17 @@ impl Rules {
         let (from, to) = (local.ip().to_canonical(), peer.ip().to_canonical());
         let is_this_machine = from == to || (from.is_loopback() && to.is_loopback());
         let is_ours = self.own.iter().any(|own| own.port() == peer.port() && own.ip().is_unspecified());
-        if is_this_machine && is_ours { Err(OWN_LISTENER) } else { Ok(()) }
+        if (is_this_machine && is_ours) || self.is_own(peer) { Err(OWN_LISTENER) } else { Ok(()) }
     }
 
     fn is_own(&self, address: SocketAddr) -> bool {
-        let ip = address.ip().to_canonical();
+        let ip = addresses::innermost(address.ip());
         self.own.iter().any(|own| {
-            let is_here = own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback());
-            own.port() == address.port() && is_here
+            let at = own.ip().to_canonical();
+            // Who dials the unspecified address is connected to loopback.
+            let is_local = at.is_loopback() && ip.is_unspecified();
+            let is_any = at.is_unspecified() && (ip.is_loopback() || ip.is_unspecified());
+            own.port() == address.port() && (at == ip || is_local || is_any)
         })
     }
 

@@ -8,6 +8,11 @@ use clap::Parser as _;
 use ringback::cli::Cli;
 use ringback::telemetry::panics;
 
+/// The writer thread and the runtime hand memory to each other with every task. The system's allocator makes
+/// them wait for one another there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     panics::tell_places_only();
     match Cli::parse().run() {

@@ -10,12 +10,11 @@ use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::{
-    Body, Client, ClientCertificate, FetchError, Origin, OriginError, Patience, Reuse, SendError, TlsRoots,
-    TlsRootsError, USER_AGENT,
+    Body, Client, ClientCertificate, FetchError, Origin, OriginError, Patience, Received, Reuse, SendError,
+    TlsRoots, TlsRootsError, USER_AGENT,
 };
 use crate::config::UpstreamConfig;
 use crate::outcome::{NoAnswer, RetryAfter};
@@ -72,14 +71,14 @@ pub struct Call<'call> {
 }
 
 /// What one attempt came to, as far as the response headers.
-pub enum Attempt<B = Incoming> {
+pub enum Attempt<B = Received> {
     NotSent,
     NoAnswer(NoAnswer),
     Answered(Answer<B>),
 }
 
 /// Response headers, and a body still arriving.
-pub struct Answer<B = Incoming> {
+pub struct Answer<B = Received> {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub retry_after: Option<RetryAfter>,
@@ -200,7 +199,7 @@ impl Upstream {
         &self,
         request: Request<Body>,
         reuse: Reuse,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Received>, SendError> {
         self.send(request, reuse, Patience::of(self.timeout)).await
     }
 
@@ -209,7 +208,7 @@ impl Upstream {
         request: Request<Body>,
         reuse: Reuse,
         mut patience: Patience,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Received>, SendError> {
         let request = request.map(|body| patience.watch(body));
         self.client.send_within(&self.origin, request, reuse, &patience).await
     }

@@ -11,10 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use webhook_signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 
-use crate::client::{Client, Names, Origin, Reuse, SendError, TlsRoots, USER_AGENT, Unsent, full_body};
+use crate::client::{
+    Client, Names, Origin, Received, Reuse, SendError, TlsRoots, USER_AGENT, Unsent, full_body,
+};
 use crate::clock::Timestamp;
 use crate::config::WebhooksConfig;
 use crate::guard::{Rules, WebhookUri};
@@ -49,8 +50,12 @@ pub enum DeliveryFailure {
     /// An answer that is not 2xx.
     HttpStatus(u16),
     Timeout,
-    /// The name does not resolve, nobody accepts a connection, or TLS failed.
+    /// The host name leads nowhere, or nobody said in time where.
+    Unresolved,
+    /// Nobody accepts a connection, or it was closed before anything was sent.
     Unreachable,
+    /// The receiver does not speak TLS, or shows no certificate of its host that is to be trusted.
+    Tls,
     /// The connection broke before the answer's headers.
     Broken,
     /// The guard's rule that denied the receiver.
@@ -64,7 +69,9 @@ impl DeliveryFailure {
         match self {
             Self::HttpStatus(_) => "http_status",
             Self::Timeout => "timeout",
+            Self::Unresolved => "unresolved",
             Self::Unreachable => "unreachable",
+            Self::Tls => "tls",
             Self::Broken => "broken",
             Self::AddressDenied(_) => "address_denied",
         }
@@ -125,7 +132,9 @@ fn why_not_sent(error: SendError) -> DeliveryFailure {
         SendError::NotSent(Unsent::Timeout) | SendError::NoAnswer(NoAnswer::Timeout) => {
             DeliveryFailure::Timeout
         }
-        SendError::NotSent(_) => DeliveryFailure::Unreachable,
+        SendError::NotSent(Unsent::Resolve) => DeliveryFailure::Unresolved,
+        SendError::NotSent(Unsent::Tls) => DeliveryFailure::Tls,
+        SendError::NotSent(Unsent::Connect | Unsent::Closed) => DeliveryFailure::Unreachable,
         SendError::NoAnswer(NoAnswer::Broken) => DeliveryFailure::Broken,
     }
 }
@@ -155,7 +164,7 @@ fn request(
 }
 
 /// Reads a short rest of the answer; dropping a longer one closes the connection.
-async fn drain(mut body: Incoming) {
+async fn drain(mut body: Received) {
     let mut drained = 0;
     while let Some(Ok(frame)) = body.frame().await {
         drained += frame.data_ref().map_or(0, Bytes::len);

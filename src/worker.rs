@@ -157,7 +157,8 @@ async fn run_task(
         let carried = task.carried.take();
         // Pinned where it is: there is one of these for each task in flight, and moving it would make
         // every one of them as large again.
-        let attempt = pin!(AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried)).catch_unwind());
+        let attempt =
+            pin!(AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried, permit)).catch_unwind());
         // Cancelled: the connection is dropped with the attempt; what happened is written already.
         let Some(attempt) = taken_up.unless_cancelled(attempt).await else { return };
         attempt
@@ -169,7 +170,7 @@ async fn run_task(
         attempt::end_internal(&workshop, bench, &task, Reason::Panicked).await;
         None
     };
-    drop((permit, taken_up));
+    drop(taken_up);
     if let Some(delivery) = delivery {
         let _outside = bench.lane.load.outside(Callee::Receiver);
         deliver::first_try(&workshop, delivery).await;
@@ -212,3 +213,6 @@ async fn insist<F: Future<Output = Result<Settled, StoreError>>>(mut write: impl
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
-use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::client::{
-    Body, Client, FetchError, Origin, OriginError, Reuse, SendError, TlsRoots, TlsRootsError, USER_AGENT,
+    Body, Client, FetchError, Origin, OriginError, Received, Reuse, SendError, TlsRoots, TlsRootsError,
+    USER_AGENT,
 };
 
 /// Variable that holds the access token.
@@ -61,7 +61,7 @@ impl Remote {
         to: &Address,
         headers: HeaderMap,
         body: Body,
-    ) -> Result<Response<Incoming>, RemoteError> {
+    ) -> Result<Response<Received>, RemoteError> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = to.target.clone();

@@ -1,33 +1,38 @@
-//! Idle connections, newest first, and the task that drives each connection.
+//! Connections: one that is lent drives itself inside the call that uses it, the idle ones rest here.
 //!
-//! A connection is in exactly one place: lent to a caller, with its driver until the response body
-//! was read, or idle here. The map holds no origin without a living connection, and idle
-//! connections are bounded for each origin and in all: hosts named by strangers cannot grow it.
+//! A connection is in exactly one place: lent to a call, then with the body of its answer until that was
+//! read, or idle. Whoever waits for it polls it, so no other task has to be woken for each step of an
+//! exchange; only where a request may still be on its way after its answer, a task of its own takes over.
+//! Idle connections are bounded for each origin, in all, and in age: hosts named by strangers cannot grow
+//! them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
+use super::received::Received;
 use super::stream::Stream;
 use super::{Body, Origin, Unsent};
 
 /// Common servers hang up after five idle seconds; a connection near that age may be closing.
 const MAX_AGE: Duration = Duration::from_secs(4);
+/// Aged connections are looked for no more often than this.
+const LOOK: Duration = Duration::from_millis(250);
 const MAX_IDLE_PER_ORIGIN: usize = 512;
 const MAX_IDLE: usize = 1024;
 /// Response headers, all lines together; also the largest piece of a body read at once.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// A request whose body is no longer than this is written before anybody can wait for the rest of it.
+const SHORT_BODY: u64 = 64 * 1024;
 
 /// Why a request has no response.
 pub(super) enum Lost {
@@ -36,12 +41,23 @@ pub(super) enum Lost {
     MaybeSent,
 }
 
+/// The protocol on one connection, which goes on only while it is polled.
+struct Protocol(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
+
+impl Protocol {
+    /// Goes on as far as it can; says whether the connection has ended.
+    fn go_on(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.0.as_mut().is_some_and(|protocol| protocol.as_mut().poll(cx).is_ready()) {
+            self.0 = None;
+        }
+        self.0.is_none()
+    }
+}
+
 /// A connection that is free for one request.
 pub(super) struct Link {
-    id: u64,
+    protocol: Protocol,
     sender: SendRequest<Body>,
-    /// To the connection's driver, which parks the link once the response was read.
-    home: mpsc::Sender<Link>,
     pooled: bool,
 }
 
@@ -57,30 +73,85 @@ impl Link {
     }
 
     #[cfg(test)]
-    pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+    pub(super) fn is_closed(&mut self) -> bool {
+        self.protocol.go_on(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// Whether the connection is open and carries nothing.
+    fn is_free(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.protocol.go_on(cx) && self.sender.is_ready()
     }
 
     pub(super) async fn send(
-        mut self,
+        self,
         request: Request<Body>,
-        pool: &Pool,
+        pool: &Arc<Pool>,
         origin: &Origin,
-    ) -> Result<Response<Incoming>, Lost> {
-        match self.sender.try_send_request(request).await {
-            Ok(response) => {
-                if self.sender.is_ready() {
-                    pool.park(origin, self);
-                } else {
-                    let home = self.home.clone();
-                    // Refused only when the connection has ended; then the link is of no use.
-                    let _ = home.try_send(self);
-                }
-                Ok(response)
+    ) -> Result<Response<Received>, Lost> {
+        let Self { mut protocol, mut sender, .. } = self;
+        let is_short = request.body().size_hint().exact().is_some_and(|bytes| bytes <= SHORT_BODY);
+        let mut answer = pin!(sender.try_send_request(request));
+        let answered = poll_fn(|cx| {
+            let has_ended = protocol.go_on(cx);
+            match answer.as_mut().poll(cx) {
+                Poll::Pending if has_ended => Poll::Ready(None),
+                answered => answered.map(Some),
             }
-            Err(mut error) => Err(error
-                .take_message()
-                .map_or(Lost::MaybeSent, |request| Lost::HandedBack(Box::new(request)))),
+        });
+        let response = match answered.await {
+            Some(Ok(response)) => response,
+            Some(Err(mut error)) => {
+                let back = error.take_message();
+                return Err(back.map_or(Lost::MaybeSent, |request| Lost::HandedBack(Box::new(request))));
+            }
+            None => return Err(Lost::MaybeSent),
+        };
+        let link = Self { protocol, sender, pooled: true };
+        let lent = Lent { link, pool: Arc::clone(pool), origin: origin.clone() };
+        let (head, body) = response.into_parts();
+        let mut received = Received::new(body);
+        if head.status == StatusCode::SWITCHING_PROTOCOLS || !is_short {
+            // A tunnel is handed over by its protocol; the rest of a request must not wait for whoever reads
+            // the answer.
+            tokio::spawn(lent.go_home());
+        } else {
+            received.comes_over(lent).await;
+        }
+        Ok(Response::from_parts(head, received))
+    }
+}
+
+/// A link whose answer somebody is still reading.
+pub(super) struct Lent {
+    link: Link,
+    pool: Arc<Pool>,
+    origin: Origin,
+}
+
+impl Lent {
+    /// Goes on; `false` when the connection has ended.
+    pub(super) fn go_on(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.link.protocol.go_on(cx)
+    }
+
+    /// The answer was read: the connection is idle, or of no further use.
+    pub(super) fn give_back(mut self, cx: &mut Context<'_>) {
+        if self.link.is_free(cx) {
+            self.pool.park(&self.origin, self.link);
+        }
+    }
+
+    /// Drives the connection until it is idle or at its end.
+    async fn go_home(mut self) {
+        let Link { protocol, sender, .. } = &mut self.link;
+        let is_free = poll_fn(|cx| {
+            if protocol.go_on(cx) {
+                return Poll::Ready(false);
+            }
+            sender.poll_ready(cx).map(|ready| ready.is_ok())
+        });
+        if is_free.await {
+            self.pool.park(&self.origin, self.link);
         }
     }
 }
@@ -92,14 +163,15 @@ struct Idle {
 
 #[derive(Default)]
 struct Shelf {
-    /// Oldest first.
-    idle: HashMap<Origin, Vec<Idle>>,
+    /// Oldest first; no origin without a connection.
+    idle: HashMap<Origin, VecDeque<Idle>>,
     count: usize,
+    /// Somebody looks for aged connections.
+    is_watched: bool,
 }
 
 pub(super) struct Pool {
     shelf: Mutex<Shelf>,
-    next_id: AtomicU64,
     max_age: Duration,
 }
 
@@ -111,55 +183,62 @@ impl Default for Pool {
 
 impl Pool {
     pub(super) fn aging(max_age: Duration) -> Self {
-        Self { shelf: Mutex::default(), next_id: AtomicU64::default(), max_age }
+        Self { shelf: Mutex::default(), max_age }
     }
 
     /// The connection that was idle for the shortest time.
     pub(super) fn take(&self, origin: &Origin, now: Instant) -> Option<Link> {
-        let mut parked = self.lock();
         loop {
-            let idle = parked.idle.get_mut(origin)?.pop()?;
-            parked.count -= 1;
-            // The drivers of older ones drop them soon.
-            if idle.since + self.max_age <= now {
+            let Idle { mut link, since } = self.lock().take_newest(origin)?;
+            // Those behind it are older still, and are dropped soon.
+            if since + self.max_age <= now {
                 return None;
             }
-            if idle.link.sender.is_ready() {
-                return Some(Link { pooled: true, ..idle.link });
+            if link.is_free(&mut Context::from_waker(Waker::noop())) {
+                return Some(link);
             }
         }
     }
 
-    fn park(&self, origin: &Origin, link: Link) {
+    fn park(self: &Arc<Self>, origin: &Origin, link: Link) {
         let mut parked = self.lock();
         let surplus = parked.make_room(origin);
         let idle = Idle { link, since: Instant::now() };
         if let Some(list) = parked.idle.get_mut(origin) {
-            list.push(idle);
+            list.push_back(idle);
         } else {
-            parked.idle.insert(origin.clone(), vec![idle]);
+            parked.idle.insert(origin.clone(), VecDeque::from([idle]));
         }
         parked.count += 1;
+        let is_watched = std::mem::replace(&mut parked.is_watched, true);
         drop(parked);
         drop(surplus);
-    }
-
-    /// Drops the connection where it has been idle too long; else when to look again.
-    fn expire(&self, origin: &Origin, id: u64, now: Instant) -> Option<Instant> {
-        let mut parked = self.lock();
-        let since = parked.idle.get(origin)?.iter().find(|idle| idle.link.id == id)?.since;
-        if since + self.max_age > now {
-            return Some(since + self.max_age);
+        if !is_watched {
+            tokio::spawn(watch(Arc::downgrade(self)));
         }
-        let expired = parked.remove(origin, id);
-        drop(parked);
-        drop(expired);
-        None
     }
 
+    /// Drops what has been idle too long, and says when to look again; `None` when nothing is idle.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut parked = self.lock();
+        let aged = parked.take_aged(now, self.max_age);
+        let oldest = parked.idle.values().filter_map(VecDeque::front).map(|idle| idle.since).min();
+        parked.is_watched = oldest.is_some();
+        drop(parked);
+        drop(aged);
+        oldest.map(|since| (since + self.max_age).max(now + LOOK.min(self.max_age)))
+    }
+
+    /// So many, less those whose peer has closed them.
     #[cfg(test)]
     pub(super) fn idle(&self) -> usize {
-        self.lock().count
+        let mut parked = self.lock();
+        for list in parked.idle.values_mut() {
+            list.retain_mut(|idle| !idle.link.is_closed());
+        }
+        parked.idle.retain(|_, list| !list.is_empty());
+        parked.count = parked.idle.values().map(VecDeque::len).sum();
+        parked.count
     }
 
     #[cfg(test)]
@@ -172,134 +251,105 @@ impl Pool {
     }
 }
 
-impl Shelf {
-    /// Takes out the connection that must go before another may come, if any.
-    fn make_room(&mut self, origin: &Origin) -> Option<Idle> {
-        let crowded = self.idle.get(origin).is_some_and(|list| list.len() >= MAX_IDLE_PER_ORIGIN);
-        let victim = if crowded {
-            origin.clone()
-        } else if self.count >= MAX_IDLE {
-            // Whose does not matter; a host gains nothing by having many names.
-            self.idle.iter().find(|(_, list)| !list.is_empty())?.0.clone()
-        } else {
-            return None;
-        };
-        let oldest = self.idle.get(&victim)?.first()?.link.id;
-        self.remove(&victim, oldest)
-    }
-
-    fn remove(&mut self, origin: &Origin, id: u64) -> Option<Idle> {
-        let list = self.idle.get_mut(origin)?;
-        let removed = list.iter().position(|idle| idle.link.id == id).map(|at| list.remove(at));
-        self.count -= usize::from(removed.is_some());
-        if list.is_empty() {
-            self.idle.remove(origin);
-        }
-        removed
+/// Closes idle connections that nobody asks for; ends with the last of them.
+async fn watch(pool: Weak<Pool>) {
+    while let Some(next) = pool.upgrade().and_then(|pool| pool.expire(Instant::now())) {
+        sleep_until(next).await;
     }
 }
 
-/// Begins to speak HTTP on `stream` and spawns the connection's driver.
-pub(super) async fn open(stream: Stream, origin: &Origin, pool: &Arc<Pool>) -> Result<Link, Unsent> {
+impl Shelf {
+    /// Takes out the connection that must go before another may come, if any.
+    fn make_room(&mut self, origin: &Origin) -> Option<Idle> {
+        let is_crowded = self.idle.get(origin).is_some_and(|list| list.len() >= MAX_IDLE_PER_ORIGIN);
+        let victim = if is_crowded {
+            origin.clone()
+        } else if self.count >= MAX_IDLE {
+            // Whose does not matter; a host gains nothing by having many names.
+            self.idle.keys().next()?.clone()
+        } else {
+            return None;
+        };
+        self.take(&victim, VecDeque::pop_front)
+    }
+
+    fn take_newest(&mut self, origin: &Origin) -> Option<Idle> {
+        self.take(origin, VecDeque::pop_back)
+    }
+
+    fn take(
+        &mut self,
+        origin: &Origin,
+        which: impl FnOnce(&mut VecDeque<Idle>) -> Option<Idle>,
+    ) -> Option<Idle> {
+        let list = self.idle.get_mut(origin)?;
+        let taken = which(list);
+        self.count -= usize::from(taken.is_some());
+        if list.is_empty() {
+            self.idle.remove(origin);
+        }
+        taken
+    }
+
+    fn take_aged(&mut self, now: Instant, max_age: Duration) -> Vec<Idle> {
+        let mut aged = Vec::new();
+        for list in self.idle.values_mut() {
+            let count = list.partition_point(|idle| idle.since + max_age <= now);
+            aged.extend(list.drain(..count));
+        }
+        self.idle.retain(|_, list| !list.is_empty());
+        self.count -= aged.len();
+        aged
+    }
+}
+
+/// Begins to speak HTTP on `stream`.
+pub(super) async fn open(stream: Stream) -> Result<Link, Unsent> {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEADER_BYTES)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Unsent::Closed)?;
-    let (home, returned) = mpsc::channel(1);
-    let id = pool.next_id.fetch_add(1, Ordering::Relaxed);
-    let registered = Registered { pool: Arc::clone(pool), origin: origin.clone(), id };
-    tokio::spawn(drive(connection.with_upgrades(), returned, registered));
-    Ok(Link { id, sender, home, pooled: false })
-}
-
-/// A living connection; forgotten by the pool when its driver ends, however it ends.
-struct Registered {
-    pool: Arc<Pool>,
-    origin: Origin,
-    id: u64,
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        let gone = self.pool.lock().remove(&self.origin, self.id);
-        drop(gone);
-    }
-}
-
-/// Runs the connection to its end. Parks its link whenever a response was read to the end, and
-/// takes it off the shelf once it has been idle too long, which closes the connection.
-async fn drive(
-    connection: impl Future<Output = hyper::Result<()>>,
-    mut returned: mpsc::Receiver<Link>,
-    registered: Registered,
-) {
-    let mut connection = pin!(connection);
-    // One look in a while instead of a timer reset on each use.
-    let mut look = pin!(sleep(registered.pool.max_age));
-    let mut reading: Option<Link> = None;
-    poll_fn(|cx| {
-        if connection.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        loop {
-            if reading.is_none() {
-                match returned.poll_recv(cx) {
-                    Poll::Ready(Some(link)) => reading = Some(link),
-                    // Nothing yet, or nobody holds the link any more.
-                    Poll::Ready(None) | Poll::Pending => break,
-                }
-            }
-            let Some(link) = &mut reading else { break };
-            match link.sender.poll_ready(cx) {
-                Poll::Ready(Ok(())) => {
-                    if let Some(link) = reading.take() {
-                        registered.pool.park(&registered.origin, link);
-                    }
-                }
-                Poll::Ready(Err(_)) => reading = None,
-                Poll::Pending => break,
-            }
-        }
-        while look.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            let next = registered.pool.expire(&registered.origin, registered.id, now);
-            look.as_mut().reset(next.unwrap_or(now + registered.pool.max_age));
-        }
-        Poll::Pending
-    })
-    .await;
+    Ok(Link { protocol: Protocol(Some(Box::pin(connection.with_upgrades()))), sender, pooled: false })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A link whose connection nobody drives.
-    async fn link(pool: &Pool) -> Link {
-        let (near, _far) = tokio::io::duplex(1);
-        let (sender, _connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
-        let (home, _) = mpsc::channel(1);
-        Link { id: pool.next_id.fetch_add(1, Ordering::Relaxed), sender, home, pooled: false }
+    /// A link whose peer is silent.
+    async fn link() -> Link {
+        let (near, far) = tokio::io::duplex(1);
+        tokio::spawn(async move {
+            let _open = far;
+            std::future::pending::<()>().await;
+        });
+        let (sender, connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
+        Link { protocol: Protocol(Some(Box::pin(connection))), sender, pooled: false }
+    }
+
+    fn pool() -> Arc<Pool> {
+        Arc::default()
     }
 
     #[tokio::test]
     async fn one_origin_keeps_a_bounded_number_of_idle_connections() {
-        let (pool, origin) = (Pool::default(), Origin::new(false, "one.test", 80));
+        let (pool, origin) = (pool(), Origin::new(false, "one.test", 80));
+        let mut since = Vec::new();
         for _ in 0..MAX_IDLE_PER_ORIGIN + 3 {
-            pool.park(&origin, link(&pool).await);
+            pool.park(&origin, link().await);
+            since.push(pool.lock().idle[&origin].back().unwrap().since);
         }
         assert_eq!(pool.idle(), MAX_IDLE_PER_ORIGIN);
-        let oldest = pool.lock().idle[&origin][0].link.id;
-        assert_eq!(oldest, 3, "the oldest give way");
+        assert_eq!(pool.lock().idle[&origin].front().unwrap().since, since[3], "the oldest give way");
     }
 
     #[tokio::test]
     async fn many_origins_together_keep_a_bounded_number_of_idle_connections() {
-        let pool = Pool::default();
+        let pool = pool();
         for number in 0..MAX_IDLE + 50 {
             let origin = Origin::new(false, &format!("{number}.test"), 80);
-            pool.park(&origin, link(&pool).await);
+            pool.park(&origin, link().await);
         }
         assert_eq!(pool.idle(), MAX_IDLE);
         assert_eq!(pool.origins(), MAX_IDLE);
@@ -307,15 +357,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_expires_by_how_long_it_was_idle() {
-        let (pool, origin) = (Pool::default(), Origin::new(false, "one.test", 80));
-        let link = link(&pool).await;
-        let id = link.id;
+        let (pool, origin) = (pool(), Origin::new(false, "one.test", 80));
         let before = Instant::now();
-        pool.park(&origin, link);
-        let next = pool.expire(&origin, id, before + MAX_AGE - Duration::from_millis(1));
+        pool.park(&origin, link().await);
+        let next = pool.expire(before + MAX_AGE - Duration::from_millis(1));
         assert!(next.is_some_and(|next| next >= before + MAX_AGE));
         assert_eq!(pool.idle(), 1);
-        assert_eq!(pool.expire(&origin, id, Instant::now() + MAX_AGE), None);
+        assert_eq!(pool.expire(Instant::now() + MAX_AGE), None);
         assert_eq!((pool.idle(), pool.origins()), (0, 0));
     }
 }

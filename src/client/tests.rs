@@ -15,7 +15,7 @@ fn client() -> Client {
     Client::trusted(TlsRoots::system(), LIMIT)
 }
 
-async fn text(response: Response<Incoming>) -> Result<String, hyper::Error> {
+async fn text(response: Response<Received>) -> Result<String, hyper::Error> {
     Ok(String::from_utf8(response.into_body().collect().await?.to_bytes().to_vec()).unwrap())
 }
 
@@ -32,7 +32,7 @@ async fn exchange<T>(
     origin: &Origin,
     reuse: Reuse,
     script: impl Future<Output = T>,
-) -> (Result<Response<Incoming>, SendError>, T) {
+) -> (Result<Response<Received>, SendError>, T) {
     tokio::join!(client.send(origin, get("/x?y=1"), reuse), script)
 }
 
@@ -131,7 +131,7 @@ async fn a_request_for_a_dead_connection_goes_on_or_was_not_sent() {
     let origin = server.origin();
     for was_pooled in [true, false] {
         let (link, peer) = tokio::join!(client.link(&origin, Reuse::Fresh), server.accept());
-        let link = link.unwrap().pooled(was_pooled);
+        let mut link = link.unwrap().pooled(was_pooled);
         peer.reset();
         while !link.is_closed() {
             tokio::task::yield_now().await;

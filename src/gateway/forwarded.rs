@@ -84,22 +84,39 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, last: String) {
 
 /// One `forwarded-element` (RFC 7239, 4). An IPv6 address stands in brackets and so in quotes.
 fn element(peer: IpAddr, client: &str, host: Option<&HeaderValue>, scheme: &str) -> String {
-    let client = if peer.is_ipv6() { ["\"[", client, "]\""] } else { ["", client, ""] }.concat();
-    match host.and_then(|host| host.to_str().ok()) {
-        Some(host) => ["for=", &client, ";host=", &token_or_quoted(host), ";proto=", scheme].concat(),
-        None => ["for=", &client, ";proto=", scheme].concat(),
+    let (opening, closing) = if peer.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
+    let host = host.and_then(|host| host.to_str().ok());
+    let mut element = String::with_capacity(96 + host.map_or(0, str::len));
+    for part in ["for=", opening, client, closing] {
+        element.push_str(part);
     }
+    if let Some(host) = host {
+        element.push_str(";host=");
+        push_token_or_quoted(&mut element, host);
+    }
+    element.push_str(";proto=");
+    element.push_str(scheme);
+    element
 }
 
-fn token_or_quoted(text: &str) -> String {
-    // Every token is a field name and the other way round (RFC 9110, 5.6.2).
-    if HeaderName::from_bytes(text.as_bytes()).is_ok() {
-        return String::from(text);
+fn push_token_or_quoted(line: &mut String, text: &str) {
+    if !text.is_empty() && text.bytes().all(is_token_byte) {
+        line.push_str(text);
+        return;
     }
-    if text.contains(['\\', '"']) {
-        return ["\"", &text.replace('\\', "\\\\").replace('"', "\\\""), "\""].concat();
+    line.push('"');
+    for character in text.chars() {
+        if matches!(character, '\\' | '"') {
+            line.push('\\');
+        }
+        line.push(character);
     }
-    ["\"", text, "\""].concat()
+    line.push('"');
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// The authority a call names: the target's where it has one (RFC 9112, 3.2.2), else `Host`.
@@ -208,7 +225,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_quoted_host_reads_back(host in "[!-~]{1,20}") {
-            let written = token_or_quoted(&host);
+            let mut written = String::new();
+            push_token_or_quoted(&mut written, &host);
             let read = match written.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
                 Some(quoted) if written.len() > 1 => {
                     let mut read = String::new();

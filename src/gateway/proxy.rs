@@ -5,6 +5,7 @@
 //! call is never sent twice.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -13,13 +14,14 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
+use tokio::time::timeout;
 
 use super::framing::Informational;
 use super::hop;
 use super::refusal::Refusal;
 use super::tunnel::Tunnels;
 use super::{GatewayBody, tunnel};
-use crate::client::{Body, Reuse, SendError};
+use crate::client::{Body, Received, Reuse, SendError};
 use crate::outcome::NoAnswer;
 use crate::upstream::Upstream;
 
@@ -38,6 +40,8 @@ pub struct Proxied {
     pub body: Incoming,
     /// Largest body; 0 means no limit.
     pub max_body_bytes: u64,
+    /// How long the end of a body of no bytes is waited for.
+    pub body_timeout: Duration,
     pub upgrade: Option<Upgrade>,
     /// Where informational responses go; `None` where they cannot.
     pub informational: Option<Informational>,
@@ -61,10 +65,14 @@ pub struct Upgrade {
 ///
 /// # Errors
 /// Our own answer, where the upstream gave none or the body is too large.
-pub async fn proxy(upstream: &Upstream, call: Proxied) -> Result<Response<GatewayBody>, Refusal> {
+pub async fn proxy(upstream: &Upstream, mut call: Proxied) -> Result<Response<GatewayBody>, Refusal> {
     let max = call.max_body_bytes;
     if max > 0 && call.body.size_hint().lower() > max {
         return Err(Refusal::BodyTooLarge(max));
+    }
+    if call.body.size_hint().exact() == Some(0) {
+        let ended = timeout(call.body_timeout, end_of_nothing(&mut call.body));
+        ended.await.map_err(|_| Refusal::BodyTimeout)??;
     }
     let upgrade = call.upgrade;
     let client = Arc::new(ClientSide::default());
@@ -83,6 +91,19 @@ pub async fn proxy(upstream: &Upstream, call: Proxied) -> Result<Response<Gatewa
         .await
         .map_err(|error| refusal(&error, &client, max))?;
     answer(response, upgrade, upstream)
+}
+
+/// Over HTTP/2 a body that is said to have no bytes may have some, which makes the call malformed (RFC 9113,
+/// 8.1.1): it must not have left by then.
+async fn end_of_nothing(body: &mut Incoming) -> Result<(), Refusal> {
+    while !body.is_end_stream() {
+        match body.frame().await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return Err(Refusal::BodyBroken),
+            None => break,
+        }
+    }
+    Ok(())
 }
 
 /// Our side of the connection to the upstream: what its fields say is about this hop alone.
@@ -111,7 +132,7 @@ fn pass_informational<B>(request: &mut Request<B>, informational: Informational)
 }
 
 fn answer(
-    mut response: Response<Incoming>,
+    mut response: Response<Received>,
     upgrade: Option<Upgrade>,
     upstream: &Upstream,
 ) -> Result<Response<GatewayBody>, Refusal> {

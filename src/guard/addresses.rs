@@ -92,6 +92,14 @@ pub(super) fn nat64(address: Ipv6Addr) -> Option<Ipv4Addr> {
         .then(|| Ipv4Addr::from_bits(u32::try_from(embedded).unwrap_or_default()))
 }
 
+/// The IPv4 address that an IPv6 one leads to, where a socket or a translator reads it so.
+pub(super) fn innermost(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(outer) => nat64(outer).map_or(IpAddr::V6(outer), IpAddr::V4),
+        inner @ IpAddr::V4(_) => inner,
+    }
+}
+
 /// An interface identifier that holds an IPv4 address (RFC 5214, 6.1), in any prefix.
 fn is_isatap(address: Ipv6Addr) -> bool {
     let identifier = &address.segments()[4..];

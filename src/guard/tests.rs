@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::SignatureScheme;
 
+mod registries;
 mod uris;
 
 /// What a node without a `[webhooks]` section of its own allows.
@@ -311,6 +312,18 @@ fn the_nodes_own_listeners_are_denied_whatever_is_allowed() {
     assert_eq!(judge(&listen("127.0.0.1:8080"), "127.0.0.1:8081"), Ok(()));
     assert_eq!(judge(&listen("0.0.0.0:8080"), "127.3.2.1:8080"), own);
     assert_eq!(judge(&listen("[::]:8080"), "127.0.0.1:8080"), own);
+    // The kernel takes the unspecified address for loopback.
+    for (listener, address) in [
+        ("127.0.0.1:8080", "0.0.0.0:8080"),
+        ("[::1]:8080", "[::]:8080"),
+        ("0.0.0.0:8080", "0.0.0.0:8080"),
+        ("0.0.0.0:8080", "[::]:8080"),
+        ("127.0.0.1:8080", "[::ffff:0.0.0.0]:8080"),
+        ("[::ffff:127.0.0.1]:8080", "127.0.0.1:8080"),
+        ("93.184.216.34:8080", "[64:ff9b::93.184.216.34]:8080"),
+    ] {
+        assert_eq!(judge(&listen(listener), address), own, "{address}");
+    }
     assert_eq!(
         judge(&listen("0.0.0.0:8080"), "93.184.216.34:8080"),
         Ok(()),
@@ -324,6 +337,9 @@ fn the_nodes_own_listeners_are_denied_whatever_is_allowed() {
     assert_eq!(socket(&rules, "127.0.0.1:50000", "127.0.0.2:8080"), own);
     assert_eq!(socket(&rules, "192.0.2.7:50000", "192.0.2.7:8081"), Ok(()));
     assert_eq!(socket(&rules, "192.0.2.7:50000", "93.184.216.34:8080"), Ok(()));
+    // However it was dialled: the listener's own address is at the other end.
+    assert_eq!(socket(&listen("127.0.0.1:8080"), "127.0.0.1:50000", "127.0.0.1:8080"), own);
+    assert_eq!(socket(&listen("192.0.2.7:8080"), "192.0.2.8:50000", "192.0.2.7:8080"), own);
     let uri = crate::guard::WebhookUri::parse("http://127.0.0.1:8080/", &rules);
     assert!(uri.err().unwrap().to_string().contains("own_listener"));
 }

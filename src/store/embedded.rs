@@ -148,7 +148,7 @@ impl Store {
     pub async fn accept(&self, task: NewTask) -> Result<Accepted, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.shared.inbox.push_accept(task.lane, Box::new(task), reply)?;
-        answer.await.unwrap_or(Err(StoreError::Unavailable))
+        answer.await.map_or(Err(StoreError::Unavailable), |(accepted, _written)| accepted)
     }
 
     /// Writes that attempt `number` of an unsafe call is about to be sent; `at` is the wall clock.

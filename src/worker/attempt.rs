@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::answer::{self, Broken, Taken};
@@ -24,12 +25,13 @@ use crate::task::{FinalStatus, Progress, Safety};
 use crate::upstream::{Attempt, Call};
 
 /// Runs one attempt and settles it. Returns the delivery to make now, if the task is final and its
-/// receiver has a place free.
+/// receiver has a place free. `place` is one at the upstream, given back as soon as that has answered.
 pub(super) async fn run(
     workshop: &Workshop<impl Outside>,
     bench: &Bench,
     task: &ReadyTask,
     carried: Option<Box<Carried>>,
+    place: OwnedSemaphorePermit,
 ) -> Option<FirstTry> {
     let opened = match carried {
         Some(carried) => Opened { carried: *carried, chunks: 1 },
@@ -60,7 +62,7 @@ pub(super) async fn run(
     if workshop.clock.steady() >= task.deadline {
         return end(workshop, bench, task, &opened.carried.task, Ended::unattempted(deadline_passed())).await;
     }
-    attempt(workshop, bench, task, opened).await
+    attempt(workshop, bench, task, opened, place).await
 }
 
 async fn attempt(
@@ -68,6 +70,7 @@ async fn attempt(
     bench: &Bench,
     task: &ReadyTask,
     opened: Opened,
+    place: OwnedSemaphorePermit,
 ) -> Option<FirstTry> {
     let store = &workshop.store;
     let number = task.attempts + 1;
@@ -115,6 +118,8 @@ async fn attempt(
             }
         }
     };
+    // The next call need not wait until this one's end is on disk.
+    drop(place);
     let (exchange, taken) = match exchanged {
         Ok(taken) => (taken.exchange, Some(taken)),
         Err(exchange) => (exchange, None),

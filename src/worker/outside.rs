@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use hyper::body::Incoming;
-
+use crate::client::Received;
 use crate::guard::WebhookUri;
 use crate::store::LaneId;
 use crate::upstream::{Arriving, Attempt, Call, Upstream};
@@ -32,7 +31,7 @@ pub struct Network {
 }
 
 impl Outside for Network {
-    type Body = Incoming;
+    type Body = Received;
 
     fn attempt(&self, lane: LaneId, call: Call<'_>) -> impl Future<Output = Attempt> + Send {
         self.upstreams[lane.0].attempt(call)

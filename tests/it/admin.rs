@@ -202,3 +202,72 @@ async fn an_admin_token_opens_and_nothing_else_does() {
     assert_eq!(node.admin("/livez").send().await.status, 200);
     assert!(!node.log().contains("s3cret-token"));
 }
+
+/// A container serves probes to others; no token was given, so nobody has one.
+#[tokio::test]
+async fn beyond_loopback_and_without_a_token_everybody_is_refused_but_probes() {
+    let upstream = Upstream::start().await;
+    for anywhere in ["0.0.0.0:0", "[::]:0"] {
+        let node = Setup::new(&upstream).set("server.admin_listen", anywhere).start().await;
+        let refused = [
+            node.admin("/tasks"),
+            node.admin("/tasks").header("host", "localhost"),
+            node.admin("/tasks").bearer(""),
+            node.admin("/tasks").bearer("null"),
+            node.admin("/tasks").header("authorization", "Bearer"),
+            node.admin("/"),
+            node.admin("/metrics/"),
+            node.admin("//metrics"),
+        ];
+        for call in refused {
+            let answer = call.send().await;
+            assert_eq!(answer.status, 401, "{:?}", answer.body);
+        }
+        for path in ["/livez", "/readyz", "/metrics"] {
+            assert_eq!(node.admin(path).header("host", "10.1.2.3:8081").send().await.status, 200, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_opens_from_no_page_of_another_origin_and_only_once() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream);
+    let file = setup.write("admin-token", "s3cret-token\n").display().to_string();
+    let node =
+        setup.set("server.admin_token_file", file).set("server.admin_listen", "0.0.0.0:0").start().await;
+    let asked = || node.admin("/tasks").header("host", "ops.example:8081").bearer("s3cret-token");
+    assert_eq!(asked().send().await.status, 404);
+    assert_eq!(asked().header("origin", "http://ops.example:8081").send().await.status, 404);
+    for origin in
+        ["https://evil.example", "null", "http://ops.example", "http://ops.example:8081.evil.example"]
+    {
+        assert_eq!(asked().header("origin", origin).send().await.status, 403, "{origin}");
+    }
+    let twice = asked().header("origin", "http://ops.example:8081").header("origin", "https://evil.example");
+    assert_eq!(twice.send().await.status, 403);
+    assert_eq!(asked().bearer("s3cret-token").send().await.status, 401, "two tokens are none");
+    for token in ["s3cret-toke", "s3cret-token2", "S3CRET-TOKEN", "s3cret-token,x"] {
+        let answer = node.admin("/tasks").header("host", "ops.example:8081").bearer(token).send().await;
+        assert_eq!(answer.status, 401, "{token}");
+    }
+    assert!(!node.log().contains("s3cret"));
+}
+
+#[tokio::test]
+async fn an_admin_token_file_without_a_token_does_not_start() {
+    let upstream = Upstream::start().await;
+    let setup = Setup::new(&upstream);
+    let files = [("empty", ""), ("blank", " \n\t\n")].map(|(name, text)| setup.write(name, text));
+    let empty = "`server.admin_token_file` cannot be read or is empty";
+    let gone = setup.data_dir().join("no-such-token");
+    let mut setup = setup;
+    for (file, words) in [(&files[0], empty), (&files[1], empty), (&gone, "no-such-token")] {
+        setup = setup.set("server.admin_token_file", file.display().to_string());
+        let ended = setup.spawn().ended().await;
+        assert!(!ended.status.success(), "{}", file.display());
+        let complaints = ended.complaints();
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        assert!(complaints[0].contains(words), "{complaints:?}");
+    }
+}

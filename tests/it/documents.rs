@@ -1,6 +1,7 @@
 //! The documents say what is so: what they tell a reader to type works, and their links lead somewhere.
 
 mod api;
+mod security;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

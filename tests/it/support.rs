@@ -3,6 +3,7 @@
 //! Waiting is always for an event, and always bounded: a wait that ends without its event fails the
 //! test with a sentence. No test sleeps.
 
+pub mod certificates;
 pub mod client;
 pub mod edge;
 pub mod httpbin;

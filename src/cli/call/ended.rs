@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Response, header};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use super::CallError;
 use super::follow::{STATUS, Task};
 use crate::cli::screen::printable;
 use crate::cli::{CommandError, print};
+use crate::client::Received;
 
 /// With `--json` the result is held in memory.
 const JSON_BYTES: usize = 16 * 1024 * 1024;
@@ -22,13 +22,13 @@ const JSON_BYTES: usize = 16 * 1024 * 1024;
 /// The answer of the results endpoint.
 pub struct Ended {
     headers: HeaderMap,
-    body: Incoming,
+    body: Received,
     /// Where they are known.
     attempts: Option<u64>,
 }
 
 impl Ended {
-    pub fn of(answer: Response<Incoming>, attempts: Option<u64>) -> Self {
+    pub fn of(answer: Response<Received>, attempts: Option<u64>) -> Self {
         let (parts, body) = answer.into_parts();
         Self { headers: parts.headers, body, attempts }
     }
@@ -188,7 +188,7 @@ impl Drop for Part<'_> {
     }
 }
 
-async fn next(body: &mut Incoming) -> Result<Option<Bytes>, CallError> {
+async fn next(body: &mut Received) -> Result<Option<Bytes>, CallError> {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(|_| CallError::BrokenOff)?.into_data() {
             return Ok(Some(data));

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use http_body_util::Limited;
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::CallError;
@@ -14,7 +13,7 @@ use super::events::{Events, Stage};
 use crate::cli::CommandError;
 use crate::cli::remote::{Address, Remote, RemoteError};
 use crate::cli::screen::{Screen, printable};
-use crate::client::{empty_body, full_body};
+use crate::client::{Received, empty_body, full_body};
 
 /// Pause between two looks at a task; grows from the first to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -76,7 +75,7 @@ impl Task {
 }
 
 /// An answer that is no task, in one sentence.
-async fn refused(answer: Response<Incoming>) -> CallError {
+async fn refused(answer: Response<Received>) -> CallError {
     let status = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), ABOUT_BYTES).collect().await;
     let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -102,7 +101,7 @@ pub struct Follow<'a> {
 enum News {
     /// The stream that was open, or there is none.
     Ended,
-    Answer(Response<Incoming>),
+    Answer(Response<Received>),
 }
 
 impl Follow<'_> {
@@ -111,7 +110,7 @@ impl Follow<'_> {
     pub async fn to_the_end(
         &self,
         screen: &mut Screen,
-    ) -> Result<(Response<Incoming>, Option<u64>), CommandError> {
+    ) -> Result<(Response<Received>, Option<u64>), CommandError> {
         let mut stage = Stage::of("Queued");
         let mut pause = PAUSE_MIN;
         let mut unreached: Option<Instant> = None;
@@ -174,7 +173,7 @@ impl Follow<'_> {
         Ok(News::Ended)
     }
 
-    async fn look(&self, accept: Option<&'static str>) -> Result<Response<Incoming>, RemoteError> {
+    async fn look(&self, accept: Option<&'static str>) -> Result<Response<Received>, RemoteError> {
         let mut headers = self.headers.clone();
         if let Some(accept) = accept {
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));

@@ -27,6 +27,10 @@ fn rules(change: impl FnOnce(&mut crate::config::WebhooksConfig)) -> Rules {
     Rules::new(&config)
 }
 
+fn never_resolving() -> Client {
+    Client::build(TlsRoots::system(), LIMIT, None, Names::by(|_| Box::pin(std::future::pending())))
+}
+
 #[tokio::test]
 async fn a_resolver_that_never_answers_holds_a_bounded_number_of_look_ups() {
     let started = Arc::new(AtomicUsize::new(0));
@@ -55,6 +59,50 @@ async fn a_resolver_that_never_answers_holds_a_bounded_number_of_look_ups() {
     opened.add_permits(1);
     let answer = client.send(&nowhere, get("/"), Reuse::Pooled).await;
     assert_eq!(answer.unwrap_err(), SendError::NotSent(Unsent::Resolve));
+}
+
+/// Time stands still here until everybody waits; then five seconds pass at once.
+#[tokio::test(start_paused = true)]
+async fn a_look_up_is_given_up_after_five_seconds_whoever_waits_for_it() {
+    let client = never_resolving();
+    let began = Instant::now();
+    // Eight hold the places of their zone, and the others wait for one.
+    let asking = (0..20).map(|number| {
+        let (client, origin) = (client.clone(), Origin::new(true, &format!("{number}.never.test"), 443));
+        async move { (client.send(&origin, get("/"), Reuse::Pooled).await.unwrap_err(), began.elapsed()) }
+    });
+    for (error, took) in futures_util::future::join_all(asking).await {
+        assert_eq!(error, SendError::NotSent(Unsent::Resolve));
+        assert_eq!(took.as_secs(), 5);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_server_that_never_answers_stalls_no_other_name() {
+    let names = Names::by(|host| {
+        Box::pin(async move {
+            if host.ends_with("never.test") {
+                std::future::pending::<()>().await;
+            }
+            Ok(vec![IpAddr::from(Ipv4Addr::LOCALHOST)])
+        })
+    });
+    let client = Client::build(TlsRoots::system(), LIMIT, None, names);
+    let names = &client.inner.names;
+    let began = Instant::now();
+    let hung: Vec<_> = (0..200).map(|n| Origin::new(true, &format!("{n}.never.test"), 443)).collect();
+    let hung = futures_util::future::join_all(hung.iter().map(|origin| names.resolve(origin)));
+    let good = async {
+        for number in 0..200 {
+            let origin = Origin::new(true, &format!("{number}.good.test"), 443);
+            assert!(names.resolve(&origin).await.is_ok());
+        }
+        began.elapsed()
+    };
+    let (hung, took) = tokio::join!(hung, good);
+    assert_eq!(took, Duration::ZERO, "nobody waited");
+    assert!(hung.into_iter().all(|answer| answer == Err(Unsent::Resolve)));
+    assert_eq!(began.elapsed().as_secs(), 5);
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub struct Wire {
 #[derive(Default)]
 struct Notes {
     refused: Option<(u64, Refusal, Form)>,
+    /// The connection reads nothing more until it knows what became of a call.
+    held: bool,
     answered: Option<Answered>,
     informational: Option<Waiting>,
 }
@@ -104,8 +106,14 @@ impl Wire {
 
     /// For the call: its final response is about to be handed to the HTTP library.
     pub fn answered(&self, call: u64, tunnel: bool) {
-        self.notes().answered = Some(Answered { call, tunnel });
-        self.driver.wake();
+        let mut notes = self.notes();
+        notes.answered = Some(Answered { call, tunnel });
+        // Only then: the driver is what runs the call, and would run once more for nothing.
+        let held = std::mem::take(&mut notes.held);
+        drop(notes);
+        if held {
+            self.driver.wake();
+        }
     }
 
     /// For the call: the end of the connection must not look like the end of a body.
@@ -124,10 +132,14 @@ impl Wire {
     /// What became of `call`; wakes the driver when that changes.
     pub(super) fn verdict(&self, call: u64, driver: &Waker) -> Verdict {
         self.driver.register(driver);
-        match self.notes().answered {
+        let mut notes = self.notes();
+        match notes.answered {
             Some(answered) if answered.call >= call && answered.tunnel => Verdict::Tunnel,
             Some(answered) if answered.call >= call => Verdict::Http,
-            _ => Verdict::Waiting,
+            _ => {
+                notes.held = true;
+                Verdict::Waiting
+            }
         }
     }
 

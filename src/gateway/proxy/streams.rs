@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::client::BoxError;
+use crate::client::{BoxError, Received};
 use crate::gateway::hop;
 
 /// Why a body of a proxied call ended before its end.
@@ -115,7 +115,7 @@ impl Body for ClientBody {
 
 /// The response body on its way to the client.
 pub(super) struct UpstreamBody {
-    incoming: Incoming,
+    received: Received,
     idle_timeout: Duration,
     /// Runs only while the upstream is waited for: a client that reads slowly costs it no time.
     pause: Option<Pin<Box<Sleep>>>,
@@ -123,8 +123,8 @@ pub(super) struct UpstreamBody {
 }
 
 impl UpstreamBody {
-    pub(super) fn new(incoming: Incoming, idle_timeout: Duration) -> Self {
-        Self { incoming, idle_timeout, pause: None, waiting: false }
+    pub(super) fn new(received: Received, idle_timeout: Duration) -> Self {
+        Self { received, idle_timeout, pause: None, waiting: false }
     }
 
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -146,7 +146,7 @@ impl Body for UpstreamBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        match Pin::new(&mut self.received).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.waiting = false;
                 Poll::Ready(frame.map(|frame| frame.map(without_forbidden_trailers).map_err(Into::into)))
@@ -156,11 +156,11 @@ impl Body for UpstreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.received.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.received.size_hint()
     }
 }
 

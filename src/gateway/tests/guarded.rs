@@ -113,6 +113,11 @@ struct World {
 
 /// A good receiver and a bad one on the same port, and a node that may call the good one only.
 async fn world(answer: &'static str) -> World {
+    world_with(answer, "").await
+}
+
+/// With more lines in the section `webhooks`.
+async fn world_with(answer: &'static str, more: &str) -> World {
     let (good, bad) = loop {
         let good = TcpListener::bind(SocketAddr::from((GOOD, 0))).await.unwrap();
         let port = good.local_addr().unwrap().port();
@@ -123,7 +128,7 @@ async fn world(answer: &'static str) -> World {
     let port = good.local_addr().unwrap().port();
     let webhooks = format!(
         "allow_http = true\nallow_networks = [\"127.0.0.1/32\"]\nports = [{port}]\njitter = 0.0\n\
-         delays = [\"10ms\", \"10ms\"]"
+         delays = [\"10ms\", \"10ms\"]\n{more}"
     );
     let resolver = Resolver::default();
     let upstream = mirror().await.address;
@@ -132,13 +137,31 @@ async fn world(answer: &'static str) -> World {
 }
 
 impl World {
-    async fn submit(&self, host: &str, path: &str) {
+    /// The id of the task.
+    async fn submit(&self, host: &str, path: &str) -> String {
         let uri = format!("http%3A%2F%2F{host}%3A{}%2F{path}", self.port);
         let call = format!(
             "GET /api/x?async=true&webhook_uri={uri} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
         );
         let answer = self.node.answer_to(&call).await;
         assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        let (_, id) = answer.split_once("\"task_id\":\"").unwrap();
+        id.split('"').next().unwrap().to_owned()
+    }
+
+    /// The results endpoint's answer, once the task is finished.
+    async fn finished(&self, id: &str) -> String {
+        let call = format!("GET /api/results/{id} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        soon(async {
+            loop {
+                let answer = self.node.answer_to(&call).await;
+                if !answer.starts_with("HTTP/1.1 202") {
+                    return answer;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        })
+        .await
     }
 
     /// Waits until a name was looked up so often.
@@ -201,5 +224,27 @@ async fn names_that_never_resolve_hold_up_nobody_else() {
         world.submit("good.test", &format!("good{number}")).await;
         world.good.until(&format!("/good{number}"), 1).await;
     }
+    assert_eq!(world.bad.count("connected"), 0);
+}
+
+#[tokio::test]
+async fn a_resolver_that_never_answers_stalls_neither_the_store_nor_the_tries_that_follow() {
+    let world = world_with(TAKES, "timeout = \"200ms\"").await;
+    let mut tasks = Vec::new();
+    for number in 0..300 {
+        tasks.push(world.submit(&format!("{number}.never{}.test", number % 30), "hook").await);
+    }
+    // Their results are there all the while.
+    world.asked("0.never0.test", 1).await;
+    for id in &tasks {
+        let answer = world.finished(id).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    // Each look-up has a place until it ends, and these never do: no name takes them all.
+    let asked: usize =
+        (0..300).map(|number| world.resolver.asked(&format!("{number}.never{}.test", number % 30))).sum();
+    assert!(asked <= 128, "{asked} look-ups at once");
+    world.submit("127.0.0.1", "literal").await;
+    world.good.until("/literal", 1).await;
     assert_eq!(world.bad.count("connected"), 0);
 }

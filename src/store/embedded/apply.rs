@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::backlog::{Leased, Owner};
+use super::backlog::{Held, Leased, Owner};
 use super::cancel;
 use super::claim::new_lease;
 use super::inbox::Operation;
@@ -204,48 +204,45 @@ fn settle_attempt(
             Ok((Settled::Done(None), Effect { task_due: Some((upstream, *due_at)), ..Effect::default() }))
         }
         AttemptEnd::Final { result, announce } => {
-            let Some(owner) = take_state(connection, seq, lease, leased)? else {
+            let Some(held) = take_state(connection, seq, lease, leased)? else {
                 return Ok((Settled::Lost, Effect::default()));
             };
             write_record(connection, seq, 0, record)?;
-            erase_request(connection, seq)?;
+            erase_request(connection, seq, held.has_chunks)?;
             let is_first_attempt = result.attempts <= u32::from(record.is_some());
             write_result(connection, seq, result, is_first_attempt)?;
-            announce_result(connection, seq, owner, result, *announce)
+            announce_result(connection, seq, held.owner, result, *announce)
         }
     }
 }
 
-/// Removes the state row if the lease is held, and says whose the task was.
+/// Removes the state row if the lease is held, and says what was known of the task.
 fn take_state(
     connection: &Connection,
     seq: Seq,
     lease: LeaseToken,
     leased: &Leased,
-) -> rusqlite::Result<Option<Owner>> {
+) -> rusqlite::Result<Option<Held>> {
     // Never RETURNING, which would make a temporary table.
-    let owner = match leased.owner(seq) {
-        Some(owner) => Some(owner),
+    let held = match leased.get(seq) {
+        Some(held) => Some(held),
         None => connection
             .prepare_cached("SELECT owner FROM state WHERE seq = ?1 AND lease = ?2")?
-            .query_row(params![seq.0, lease.as_i64()], |row| row.get(0).map(Owner))
+            .query_row(params![seq.0, lease.as_i64()], |row| {
+                Ok(Held { owner: Owner(row.get(0)?), has_chunks: true })
+            })
             .optional()?,
     };
     let removed = connection
         .prepare_cached("DELETE FROM state WHERE seq = ?1 AND lease = ?2")?
         .execute(params![seq.0, lease.as_i64()])?;
-    Ok(owner.filter(|_| removed == 1))
+    Ok(held.filter(|_| removed == 1))
 }
 
 /// The access token, the headers and the body are needed no more.
-pub(super) fn erase_request(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
-    // Two statements: one with RETURNING builds a temporary table for its row.
-    let chunks: Option<u32> = connection
-        .prepare_cached("SELECT chunks FROM request WHERE seq = ?1")?
-        .query_row([seq.0], |row| row.get(0))
-        .optional()?;
+pub(super) fn erase_request(connection: &Connection, seq: Seq, has_chunks: bool) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM request WHERE seq = ?1")?.execute([seq.0])?;
-    if chunks.is_some_and(|chunks| chunks > 1) {
+    if has_chunks {
         connection.prepare_cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 0")?.execute([seq.0])?;
     }
     Ok(())

@@ -25,24 +25,32 @@ impl Owner {
     }
 }
 
-/// Whose the tasks under a lease are: their settle need not look it up.
+/// What the writer knows of a task under a lease.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    pub owner: Owner,
+    /// Its request may have chunks beside its row.
+    pub has_chunks: bool,
+}
+
+/// The tasks under a lease: their settle need not look up what is known of them.
 #[derive(Default)]
 pub(super) struct Leased {
-    owners: HashMap<Seq, Owner>,
+    tasks: HashMap<Seq, Held>,
 }
 
 impl Leased {
-    pub fn insert(&mut self, seq: Seq, owner: Owner) {
-        self.owners.insert(seq, owner);
+    pub fn insert(&mut self, seq: Seq, held: Held) {
+        self.tasks.insert(seq, held);
     }
 
     /// The task was settled or given back.
     pub fn remove(&mut self, seq: Seq) {
-        self.owners.remove(&seq);
+        self.tasks.remove(&seq);
     }
 
-    pub fn owner(&self, seq: Seq) -> Option<Owner> {
-        self.owners.get(&seq).copied()
+    pub fn get(&self, seq: Seq) -> Option<Held> {
+        self.tasks.get(&seq).copied()
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn cancel(
         }),
         error: None,
     };
-    erase_request(connection, seq)?;
+    erase_request(connection, seq, true)?;
     write_result(connection, seq, &result, taken.attempts == 0)?;
     let (settled, effect) = announce_result(connection, seq, taken.owner, &result, Announce::Later)?;
     let cancelled = taken.lease.map(|lease| (taken.upstream, seq, lease));

@@ -7,7 +7,7 @@ use crate::id::Seq;
 use crate::lease::LeaseToken;
 use crate::store::{ReadyDelivery, ReadyTask};
 
-use super::backlog::Owner;
+use super::backlog::{Held, Owner};
 use super::open::NEVER;
 
 // claim_tasks
@@ -19,13 +19,13 @@ const DUE_DELIVERIES: &str =
     "SELECT seq, tries FROM delivery WHERE lease = 0 AND due_at <= ?1 ORDER BY due_at LIMIT ?2";
 const NEXT_DELIVERY: &str = "SELECT min(due_at) FROM delivery WHERE lease = 0";
 
-/// Leases at most `room` due tasks of one upstream, and says whose they are. Also says when the next one is due.
+/// Leases at most `room` due tasks of one upstream, and says what is known of them. Also says when the next one is due.
 pub(super) fn tasks(
     connection: &Connection,
     upstream: i64,
     now: Timestamp,
     room: usize,
-) -> rusqlite::Result<(Vec<(ReadyTask, Owner)>, Timestamp)> {
+) -> rusqlite::Result<(Vec<(ReadyTask, Held)>, Timestamp)> {
     let mut claimed = Vec::new();
     let mut select = connection.prepare_cached(DUE_TASKS)?;
     let mut rows = select.query(params![upstream, now.0, sql_limit(room)])?;
@@ -39,7 +39,7 @@ pub(super) fn tasks(
             started_at: Timestamp(row.get(4)?),
             carried: None,
         };
-        claimed.push((task, Owner(row.get(5)?)));
+        claimed.push((task, Held { owner: Owner(row.get(5)?), has_chunks: true }));
     }
     let mut lease = connection.prepare_cached("UPDATE state SET lease = ?2 WHERE seq = ?1")?;
     for (task, _) in &claimed {

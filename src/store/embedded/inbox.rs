@@ -19,6 +19,10 @@ use crate::store::{
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
+/// The task goes back with its answer, to be dropped where it was made: two threads that free each other's
+/// memory wait for each other.
+pub(super) type AcceptReply = oneshot::Sender<(Result<Accepted, StoreError>, Box<NewTask>)>;
+
 /// Calls waiting to be accepted, a lane; beyond it they are refused.
 const ACCEPTS_MAX: usize = 8_192;
 
@@ -97,7 +101,14 @@ impl Operation {
 
 pub(super) struct Accept {
     pub task: Box<NewTask>,
-    pub reply: Reply<Accepted>,
+    pub reply: AcceptReply,
+}
+
+impl Accept {
+    /// Whoever asked may have gone; what was written stays true.
+    pub fn answer(self, accepted: Result<Accepted, StoreError>) {
+        let _ = self.reply.send((accepted, self.task));
+    }
 }
 
 /// What a retention transaction is to remove.
@@ -210,7 +221,7 @@ impl Inbox {
         &self,
         lane: LaneId,
         task: Box<NewTask>,
-        reply: Reply<Accepted>,
+        reply: AcceptReply,
     ) -> Result<(), StoreError> {
         let mut waiting = self.lock();
         if waiting.phase == Phase::Closing {

@@ -19,7 +19,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use applied::{Applied, note};
 
 use super::apply;
-use super::backlog::{Backlog, Leased, Owner};
+use super::backlog::{Backlog, Held, Leased, Owner};
 use super::claim;
 use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
 use super::open::{Busy, NEVER, OpenOptions, Recovered};
@@ -265,7 +265,8 @@ impl Writer {
 
     /// A call that is there already, by its idempotency key, needs no room.
     fn refuse(&self, Candidate { accept, .. }: Candidate, full: StoreError) {
-        let _ = accept.reply.send(apply::known_or(full, &self.connection, &accept.task));
+        let known = apply::known_or(full, &self.connection, &accept.task);
+        accept.answer(known);
     }
 
     fn can_claim(&self, now: Timestamp) -> bool {
@@ -408,8 +409,8 @@ impl Writer {
             if accepted == Accepted::New {
                 accept.task.accepted.inc();
             }
-            let _ = accept.reply.send(Ok(accepted));
             if let Some(lease) = lease {
+                let held = Held { owner, has_chunks: accept.task.body.len() > 1 };
                 let task = ReadyTask {
                     seq: accept.task.id.seq(),
                     lease,
@@ -419,14 +420,15 @@ impl Writer {
                     deadline: accept.task.deadline,
                     carried: accept.task.carried.take(),
                 };
-                ready[accept.task.lane.0].push((task, owner));
+                ready[accept.task.lane.0].push((task, held));
             }
+            accept.answer(Ok(accepted));
         }
         for ((lane, ready), due) in self.lanes.iter_mut().zip(ready).zip(applied.due) {
             lane.due = due;
             lane.backlog = due <= applied.at;
-            let leased = ready.into_iter().map(|(task, owner)| {
-                self.leased.insert(task.seq, owner);
+            let leased = ready.into_iter().map(|(task, held)| {
+                self.leased.insert(task.seq, held);
                 task
             });
             lane.lane.ready.push_all(leased);
@@ -473,7 +475,7 @@ fn refuse(batch: Batch) {
         let _ = operation.into_reply().send(Err(StoreError::Unavailable));
     }
     for Candidate { accept, .. } in batch.accepts {
-        let _ = accept.reply.send(Err(StoreError::Unavailable));
+        accept.answer(Err(StoreError::Unavailable));
     }
 }
 

@@ -245,6 +245,17 @@ impl Node {
         self.process.log()
     }
 
+    /// Waits until so many webhooks were given up; the reason of the last one.
+    pub async fn given_up(&self, count: usize) -> String {
+        let what = format!("{count} webhooks were given up");
+        let why = |line: &str| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            let is_it = line["message"].as_str()?.starts_with("webhook given up");
+            is_it.then(|| line["why"].as_str().map(str::to_owned)).flatten()
+        };
+        eventually(&what, async || self.log().lines().filter_map(why).nth(count - 1)).await
+    }
+
     /// The most memory the process ever had resident, in bytes.
     pub fn peak_memory(&self) -> u64 {
         let status =

@@ -153,6 +153,11 @@ impl Peer {
         self.state.seen.borrow().peak
     }
 
+    /// How often somebody connected.
+    pub fn connections(&self) -> usize {
+        self.state.seen.borrow().connections
+    }
+
     /// Checks that nobody so much as connected.
     #[track_caller]
     pub fn saw_nobody(&self) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio_rustls::TlsAcceptor;
 
 use super::client::encode;
 use super::peer::Peer;
@@ -33,6 +34,13 @@ impl Receiver {
 
     pub async fn listen(address: &str) -> Self {
         let peer = Peer::listen(address).await;
+        peer.always([Reply::new(204).bodyless()]);
+        Self { peer }
+    }
+
+    /// Serves `https` with this certificate.
+    pub async fn with_tls(acceptor: TlsAcceptor) -> Self {
+        let peer = Peer::with_tls(acceptor).await;
         peer.always([Reply::new(204).bodyless()]);
         Self { peer }
     }

@@ -5,7 +5,7 @@ use crate::clock::Timestamp;
 use crate::id::Seq;
 use crate::lease::LeaseToken;
 use crate::store::embedded::apply::Effect;
-use crate::store::embedded::backlog::Owner;
+use crate::store::embedded::backlog::{Held, Owner};
 use crate::store::{Accepted, ReadyDelivery, ReadyTask, Settled};
 
 /// What a transaction did, known before the commit and acted on after it.
@@ -14,7 +14,7 @@ pub(super) struct Applied {
     pub settled: Vec<Settled>,
     /// What became of each accept, with the lease of one that is handed off.
     pub accepted: Vec<(Accepted, Option<LeaseToken>)>,
-    pub claimed: Vec<Vec<(ReadyTask, Owner)>>,
+    pub claimed: Vec<Vec<(ReadyTask, Held)>>,
     pub claimed_deliveries: Vec<ReadyDelivery>,
     pub due: Vec<Timestamp>,
     pub delivery_due: Timestamp,
