@@ -10,6 +10,7 @@ mod follow;
 
 use std::env;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -24,16 +25,16 @@ use follow::{Follow, Task};
 
 /// Exit code of a call whose task is Failed.
 const FAILED: u8 = 3;
-/// Exit code of a call whose task is not finished when `--timeout` is over.
-const UNFINISHED: u8 = 4;
+/// Exit code of a call that was left before its end, by `--timeout` or by the person.
+const LEFT: u8 = 4;
 
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     RINGBACK_TOKEN=… ringback call GET http://127.0.0.1:8080/data/v1/accounts\n  \
     ringback call POST https://api.example.com/payments --token-file token -d @payment.json -o receipt.json\n\n\
     The result goes to the standard output, everything else to standard error.\n\
-    Exit code: 0 Succeeded; 1 refused or not reached; 2 not understood; 3 Failed; 4 not finished within \
-    --timeout.\n\
+    Exit code: 0 Succeeded; 1 refused or not reached; 2 not understood; 3 Failed; 4 left by --timeout or \
+    Ctrl-C: the task goes on.\n\
     The access token comes from --token-file or the environment variable RINGBACK_TOKEN, never from an \
     argument: everybody on this machine can read those.")]
 pub struct Call {
@@ -79,6 +80,12 @@ pub enum CallError {
          {TOKEN_VARIABLE}, or -H @FILE"
     )]
     ExposedHeader(String),
+    #[error("the URL says async=false, which makes no task; leave it out, or use another client")]
+    NotAsynchronous,
+    #[error(
+        "`Prefer: wait` would make the gateway wait; leave it out, this command follows the task by itself"
+    )]
+    WaitsItself,
     #[error("refused with status {status}: {what}")]
     Refused { status: u16, what: String },
     #[error("refused: this API wants an access token; give it in --token-file or {TOKEN_VARIABLE}")]
@@ -96,6 +103,8 @@ pub enum CallError {
     Failed { error: String, description: String, notes: String },
     #[error("not finished yet; its result will be at {0}")]
     Unfinished(String),
+    #[error("left before the result was here; it is at {0}")]
+    Left(String),
     #[error("the result broke off; it can be fetched again")]
     BrokenOff,
     #[error("the result is no text for a terminal; save it with -o FILE, or pipe it")]
@@ -116,7 +125,7 @@ impl CallError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Failed { .. } => FAILED,
-            Self::Unfinished(_) => UNFINISHED,
+            Self::Unfinished(_) | Self::Left(_) => LEFT,
             _ => 1,
         }
     }
@@ -135,6 +144,10 @@ impl Call {
         let body = self.data.as_deref().map(ask::body).transpose()?;
         let ask = Ask::new(method, &address, &self.headers, token, body, self.webhook_uri.as_deref())?;
         let remote = Remote::new(self.ca_file.as_deref())?;
+        if let Some(path) = &self.output {
+            // Better known before the call is made than when its result is here.
+            ended::Part::beside(path)?;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(self.make(ask, remote))
     }
@@ -148,24 +161,25 @@ impl Call {
         screen.line(&format!("{} {}", screen.tone(Tone::Faint, "results"), task.results_uri));
 
         let follow = Follow { remote: &remote, task: &task, headers, started };
-        let unfinished = || CommandError::from(CallError::Unfinished(task.results_uri.clone()));
         let limit = self.timeout.unwrap_or(Duration::MAX);
+        // One for both: once it is asked for, the signal ends the process no more.
+        let mut interrupted = pin!(tokio::signal::ctrl_c());
         let ended = tokio::select! {
-            ended = tokio::time::timeout(limit, follow.to_the_end(&mut screen)) => ended,
-            _ = tokio::signal::ctrl_c() => {
-                screen.leave();
-                return Err(unfinished());
-            }
+            ended = tokio::time::timeout(limit, follow.to_the_end(&mut screen)) => ended.ok(),
+            _ = interrupted.as_mut() => None,
         };
-        let Ok(ended) = ended else {
+        let Some(ended) = ended else {
             screen.leave();
             if self.json {
                 super::print(&format!("{}\n", task.unfinished_json(started.elapsed())))?;
             }
-            return Err(unfinished());
+            return Err(CallError::Unfinished(task.results_uri.clone()).into());
         };
         let (answer, attempts) = ended?;
-        self.show(&mut screen, &task, Ended::of(answer, attempts), started.elapsed()).await
+        tokio::select! {
+            shown = self.show(&mut screen, &task, Ended::of(answer, attempts), started.elapsed()) => shown,
+            _ = interrupted.as_mut() => Err(CallError::Left(task.results_uri.clone()).into()),
+        }
     }
 
     async fn show(

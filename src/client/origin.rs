@@ -82,7 +82,8 @@ impl TryFrom<&Uri> for Origin {
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            _ => return Err(OriginError::Scheme),
+            Some(_) => return Err(OriginError::Scheme),
+            None => return Err(OriginError::NotAbsolute),
         };
         if authority.as_str().contains('@') {
             return Err(OriginError::UserInfo);

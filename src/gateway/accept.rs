@@ -24,22 +24,42 @@ pub fn wants_events(headers: &HeaderMap) -> bool {
     best.is_some_and(|(_, is_events)| is_events)
 }
 
-/// Whether an error is to be told as a problem (RFC 9457): named, and not below plain JSON.
+/// Whether an error is to be told as a problem (RFC 9457): named, and wanted no less than plain JSON.
 #[must_use]
 pub fn wants_problem(headers: &HeaderMap) -> bool {
-    let quality_of = |name: &str| {
-        let named = ranges(headers).filter(|(kind, _)| kind.eq_ignore_ascii_case(name));
-        named
-            .map(|(_, parameters)| weight(parameters))
-            .fold(None, |best: Option<f32>, quality| Some(best.map_or(quality, |best| best.max(quality))))
-    };
-    quality_of(PROBLEM)
-        .is_some_and(|quality| quality > 0.0 && quality_of(JSON).is_none_or(|json| quality >= json))
+    names_problem(ranges(headers))
+}
+
+/// As [`wants_problem`], of a head that never became a request.
+#[must_use]
+pub fn wants_problem_in<'h>(lines: impl Iterator<Item = &'h str>) -> bool {
+    names_problem(ranges_of(lines))
+}
+
+/// Plain JSON is wanted as much as the most specific range says that it matches (RFC 9110, 12.5.1).
+fn names_problem<'h>(ranges: impl Iterator<Item = (&'h str, &'h str)>) -> bool {
+    let mut problem: Option<f32> = None;
+    let mut json: [Option<f32>; 3] = [None; 3];
+    for (kind, parameters) in ranges {
+        let matching =
+            [JSON, "application/*", "*/*"].iter().position(|range| kind.eq_ignore_ascii_case(range));
+        let wanted = match matching {
+            Some(index) => &mut json[index],
+            None if kind.eq_ignore_ascii_case(PROBLEM) => &mut problem,
+            None => continue,
+        };
+        *wanted = Some(wanted.unwrap_or(0.0).max(weight(parameters)));
+    }
+    let json = json.into_iter().flatten().next().unwrap_or(0.0);
+    problem.is_some_and(|problem| problem > 0.0 && problem >= json)
 }
 
 /// The media ranges and their parameters, in order.
 fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    ranges_of(headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()))
+}
+
+fn ranges_of<'h>(lines: impl Iterator<Item = &'h str>) -> impl Iterator<Item = (&'h str, &'h str)> {
     lines.flat_map(|line| line.split(',')).map(|range| {
         let (kind, parameters) = range.split_once(';').unwrap_or((range, ""));
         (kind.trim(), parameters)
@@ -98,8 +118,14 @@ mod tests {
         for lines in [
             &["application/problem+json"][..],
             &["application/json, application/problem+json"],
-            &["application/problem+json;q=0.5, */*"],
+            &["application/problem+json, application/*, */*"],
+            &["application/problem+json;q=0.5, application/*;q=0.5"],
+            &["application/problem+json;q=0.5, application/json;q=0.1, application/*, */*"],
+            &["application/json;q=0, application/problem+json;q=0.001"],
+            &["application/problem+json;q=0.2, application/problem+json;q=0.9, application/json;q=0.5"],
             &["text/html", "APPLICATION/PROBLEM+JSON"],
+            &["application/problem+json; charset=utf-8 ; Q=0.9, text/html"],
+            &["application/json;q=x, application/problem+json;q=0.1"],
         ] {
             assert!(wants_problem(&accept(lines)), "{lines:?}");
         }
@@ -111,6 +137,12 @@ mod tests {
             &["application/problem+json;q=0"],
             &["application/problem+xml"],
             &["application/json, application/problem+json;q=0.9"],
+            &["application/problem+json;q=0.5, */*"],
+            &["application/problem+json;q=0.5, application/*;q=0.6, */*;q=0.1"],
+            &["*/*;q=0, application/json, application/problem+json;q=0.9"],
+            &["application/problem+json;q=x"],
+            &["application/problem+json;q=1.1"],
+            &["application/unknown"],
         ] {
             assert!(!wants_problem(&accept(lines)), "{lines:?}");
         }

@@ -175,9 +175,9 @@ impl Framed {
                 Verdict::Http => self.follower.resume(),
                 Verdict::Tunnel => self.follower.tunnel(),
             },
-            Step::Refuse(refusal) => {
+            Step::Refuse(refusal, form) => {
                 self.heads += 1;
-                self.wire.refuse(self.heads, refusal);
+                self.wire.refuse(self.heads, refusal, form);
                 self.there = BytesMut::from(SUBSTITUTE);
                 self.cleared = SUBSTITUTE.len();
                 self.reading = Reading::Refused;

@@ -194,10 +194,10 @@ impl Connection {
         request: Request<Incoming>,
     ) -> Result<Response<Attended>, Infallible> {
         let old = request.version() == Version::HTTP_10;
-        let (response, place) = if let Some(refusal) = self.wire.refusal(call) {
+        let (response, place) = if let Some((refusal, form)) = self.wire.refusal(call) {
             self.gateway.metrics.refused(refusal.code());
             // The head that stands for the refused one asks to close.
-            (own(refusal.into_response()), None)
+            (own(refusal.told_as(form)), None)
         } else {
             let informational = (!old).then(|| Informational::new(Arc::clone(&self.wire), call));
             self.gateway.handle(request, self.peer(informational)).await

@@ -126,26 +126,24 @@ impl Refusal {
         }
     }
 
-    /// The whole answer in our own form, for a client whose wishes are not known.
+    /// The whole answer in the form the client takes.
     #[must_use]
-    pub fn into_response(self) -> Response<Full<Bytes>> {
+    pub fn told_as(self, form: Form) -> Response<Full<Bytes>> {
+        let mut response = match form {
+            Form::Json => self.into_json(),
+            Form::Problem => self.into_problem(),
+        };
+        vary_by(response.headers_mut(), "Accept");
+        response
+    }
+
+    fn into_json(self) -> Response<Full<Bytes>> {
         let body = json!({
             "error": self.code(),
             "error_description": self.to_string(),
             "error_details": Value::Object(Map::new()),
         });
         self.with_body("application/json", &body)
-    }
-
-    /// The whole answer in the form the client takes.
-    #[must_use]
-    pub fn told_as(self, form: Form) -> Response<Full<Bytes>> {
-        let mut response = match form {
-            Form::Json => self.into_response(),
-            Form::Problem => self.into_problem(),
-        };
-        vary_by(response.headers_mut(), "Accept");
-        response
     }
 
     /// RFC 9457, 3: the members in its order, then ours.
@@ -224,6 +222,7 @@ fn title(code: &str) -> String {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
+    use std::collections::BTreeSet;
 
     async fn told(refusal: Refusal, form: Form) -> (http::response::Parts, Value) {
         let (parts, body) = refusal.told_as(form).into_parts();
@@ -231,22 +230,80 @@ mod tests {
         (parts, serde_json::from_slice(&bytes).unwrap())
     }
 
+    /// A refusal of every kind. One that is missing here does not compile.
+    macro_rules! every_refusal {
+        ($($kind:ident $(($example:expr))?),* $(,)?) => {{
+            let _is_one_of_them = |refusal: &Refusal| match refusal {
+                $(Refusal::$kind { .. } => {})*
+            };
+            [$(Refusal::$kind $(($example))?),*]
+        }};
+    }
+
+    fn every_refusal() -> impl IntoIterator<Item = Refusal> {
+        every_refusal![
+            Invalid(String::from("Send it once.")),
+            InvalidToken(String::from("The token has expired; get a new one.")),
+            IdentityUnavailable,
+            NoUpstream,
+            MethodNotAllowed(String::from("LOCK")),
+            BodyTooLarge(7),
+            UriTooLong(7),
+            HeadersTooLarge(7),
+            TooManyHeaders(7),
+            BodyTimeout,
+            BodyBroken,
+            BacklogFull,
+            CredentialsBacklogFull,
+            TooManyCalls,
+            Overloaded,
+            StoreUnavailable,
+            StoreFull,
+            KeyReused,
+            TaskNotFound,
+            ResultsExpired,
+            NoResponse,
+            PreconditionFailed,
+            RangeNotSatisfiable(7),
+            TooManyWaiters,
+            ResultTooLarge,
+            UpstreamUnreachable,
+            UpstreamBroken,
+            UpstreamTimeout,
+            Internal,
+        ]
+    }
+
+    /// The table that `tests/it/problem.rs` provokes every line of.
+    #[test]
+    fn the_documented_codes_are_the_codes_there_are() {
+        let table = include_str!("../../docs/API.md").split("\n### Errors of a call\n").nth(1).unwrap();
+        let lines = table.split("\n###").next().unwrap().lines().filter(|line| line.contains("[`"));
+        let documented: BTreeSet<(&str, &str)> = lines
+            .map(|line| {
+                let (status, rest) = line.trim_start_matches("| ").split_once(" | [`").unwrap();
+                (status, rest.split('`').next().unwrap())
+            })
+            .collect();
+        let known: Vec<(StatusCode, &str)> =
+            every_refusal().into_iter().map(|refusal| (refusal.status(), refusal.code())).collect();
+        assert_eq!(documented, known.iter().map(|(status, code)| (status.as_str(), *code)).collect());
+    }
+
     #[tokio::test]
     async fn both_forms_tell_the_same() {
-        for refusal in [
-            Refusal::TaskNotFound,
-            Refusal::Invalid(String::from("Send it once.")),
-            Refusal::MethodNotAllowed(String::from("LOCK")),
-            Refusal::InvalidToken(String::from("The token has expired; get a new one.")),
-            Refusal::RangeNotSatisfiable(7),
-            Refusal::BacklogFull,
-        ] {
+        for refusal in every_refusal() {
             let (code, status) = refusal.parts();
             let (json, plain) = told(refusal.clone(), Form::Json).await;
             let (problem, wrapped) = told(refusal, Form::Problem).await;
             assert_eq!((json.status, problem.status), (status, status));
             assert_eq!((&plain["error"], &wrapped["error"]), (&code.into(), &code.into()));
             assert_eq!(plain["error_description"], wrapped["detail"]);
+            assert_eq!(plain["error_details"], wrapped["error_details"]);
+            assert_eq!(
+                (&json.headers["ringback-error"], &json.headers["vary"]),
+                (&code.parse().unwrap(), &"Accept".parse().unwrap())
+            );
             assert_eq!(wrapped["status"], status.as_u16());
             assert_eq!(wrapped["type"], format!("urn:ringback:error:{code}"));
             assert_eq!(problem.headers[header::CONTENT_TYPE], "application/problem+json");

@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{STATUS, TASK, UPSTREAM_STATUS, json_body, vary_by};
@@ -178,13 +179,15 @@ async fn read(
     if view == View::Events {
         return about.follow(found, waiter);
     }
+    // A wait for which there is no room is none (RFC 7240, 3).
+    let has_no_room = waits && waiter.is_none() && matches!(found, Found::Waiting(_));
     let found = match (found, wait) {
         // Boxed: calls that do not wait need not carry the room for it.
         (Found::Waiting(progress), Some(wait)) => Box::pin(about.wait(progress, waiter, wait)).await?,
         (found, _) => found,
     };
     let mut response = about.tell(found, view)?;
-    if let Some(wait) = wait {
+    if let Some(wait) = wait.filter(|_| !has_no_room) {
         wait::say_applied(response.headers_mut(), wait);
     }
     Ok(response)
@@ -231,15 +234,32 @@ impl About<'_> {
         waiter: Option<Waiter>,
         wait: Duration,
     ) -> Result<Found, Refusal> {
-        let Some(waiter) = waiter else { return Ok(Found::Waiting(progress)) };
-        let token_ends = wait::token_ends(self.gateway, self.caller);
-        let known = wait::until_final(waiter, progress, wait, token_ends, self.call.stop).await;
-        if !known.is_final() {
-            return Ok(Found::Waiting(known));
+        let Some(mut waiter) = waiter else { return Ok(Found::Waiting(progress)) };
+        let Self { gateway, route, call, .. } = *self;
+        let end = wait::end(wait, wait::token_ends(gateway, self.caller));
+        let mut known = progress;
+        loop {
+            let next_look = end.min(Instant::now() + gateway.server.stream_heartbeat);
+            known = wait::until_final(&mut waiter, known, next_look, call.stop).await;
+            if known.is_final() {
+                break;
+            }
+            if call.stop.is_cancelled() || Instant::now() >= end {
+                return Ok(Found::Waiting(known));
+            }
+            // Nothing is told yet, so where nobody can say whether the token is good, the next look may know.
+            let looking = timeout_at(end, identify(gateway, route, call.headers));
+            match call.stop.run_until_cancelled(looking).await {
+                Some(Ok(Ok(caller))) if caller.credentials_id != self.caller.credentials_id => {
+                    return Err(Refusal::TaskNotFound);
+                }
+                Some(Ok(Err(refusal @ Refusal::InvalidToken(_)))) => return Err(refusal),
+                _ => {}
+            }
         }
         // The token may have been revoked meanwhile.
-        let caller = identify(self.gateway, self.route, self.call.headers).await?;
-        find(self.gateway, self.route, Some(self.id), &caller).await?.ok_or(Refusal::TaskNotFound)
+        let caller = identify(gateway, route, call.headers).await?;
+        find(gateway, route, Some(self.id), &caller).await?.ok_or(Refusal::TaskNotFound)
     }
 
     fn tell(&self, found: Found, view: View) -> Result<Response<GatewayBody>, Refusal> {
@@ -289,6 +309,7 @@ impl About<'_> {
                 known,
                 waiter,
                 heartbeat: self.gateway.server.stream_heartbeat,
+                next_beat: Instant::now() + self.gateway.server.stream_heartbeat.mul_f32(rand::random()),
                 token_ends: wait::token_ends(self.gateway, self.caller),
                 reader: events::Reader {
                     identity: Arc::clone(&self.route.identity),

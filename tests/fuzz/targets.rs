@@ -99,7 +99,7 @@ fn follow(input: &[u8], piece: usize) -> (Vec<u8>, Option<Step>) {
                 }
                 Step::Drop(count) => count,
                 Step::More => break,
-                Step::Hold | Step::Refuse(_) | Step::Break => return (gone, Some(step)),
+                Step::Hold | Step::Refuse(..) | Step::Break => return (gone, Some(step)),
             };
             assert!(count <= there.len(), "no more goes on than is there");
             there.drain(..count);

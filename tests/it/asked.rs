@@ -1,5 +1,6 @@
 //! Identity modes that ask somebody about a token: its issuer, or the upstream.
 
+use http::Method;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::json;
@@ -161,6 +162,90 @@ async fn a_stream_ends_once_its_token_was_revoked_upstream() {
     }
     assert!(said.ends_with("event: end\ndata: {\"reason\":\"token_refused\"}\n\n"), "{said}");
     assert!(!said.contains("Succeeded"), "{said}");
+}
+
+/// A node that asks about a token again and again while somebody waits.
+async fn that_looks_often() -> (Upstream, Gate, Node) {
+    let ((upstream, setup), gate) = (by_upstream().await, Gate::closed());
+    upstream.script(&me(), [is_me("c-1")]);
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let setup = setup.set("upstreams.0.identity.max_cache", "1ms").set("server.stream_heartbeat", "20ms");
+    (upstream, gate, setup.start().await)
+}
+
+#[tokio::test]
+async fn a_stream_of_a_revoked_token_ends_although_nothing_changes() {
+    let (upstream, gate, node) = that_looks_often().await;
+    let task = submit(&node, "one").await;
+    let call = node.results(&task).bearer("one").header("accept", "text/event-stream");
+    let mut body = call.open().await.expect("it was answered").into_body();
+    let mut said = String::new();
+    while !said.contains(": still here") {
+        said += &frame_of(&mut body).await.expect("the stream goes on");
+    }
+    upstream.script(&me(), [Reply::new(401)]);
+    let to_the_end = async {
+        while let Some(more) = frame_of(&mut body).await {
+            said += &more;
+        }
+    };
+    within("the stream ended", to_the_end).await;
+    assert!(said.ends_with("event: end\ndata: {\"reason\":\"token_refused\"}\n\n"), "{said}");
+    gate.open();
+}
+
+#[tokio::test]
+async fn a_wait_of_a_revoked_token_ends_although_nothing_changes() {
+    let (upstream, gate, node) = that_looks_often().await;
+    let task = submit(&node, "one").await;
+    upstream.wait_for_calls(2).await;
+    let waiting = tokio::spawn(node.results(&task).bearer("two").header("prefer", "wait=60").send());
+    // Its own question, and one while it waits.
+    let looked = async || (upstream.calls_of(&me()).len() >= 3).then_some(());
+    eventually("the wait was judged again", looked).await;
+    assert!(!waiting.is_finished());
+    upstream.script(&me(), [Reply::new(503), Reply::new(503), Reply::new(401)]);
+    waiting.await.expect("it was answered").is_refusal(401, "invalid_token");
+    gate.open();
+}
+
+#[tokio::test]
+async fn a_wait_of_a_token_that_became_anothers_sees_nothing() {
+    let (upstream, gate, node) = that_looks_often().await;
+    let task = submit(&node, "one").await;
+    upstream.wait_for_calls(2).await;
+    let waiting = tokio::spawn(node.results(&task).bearer("two").header("prefer", "wait=60").send());
+    eventually("the wait was let in", async || (upstream.calls_of(&me()).len() >= 2).then_some(())).await;
+    upstream.script(&me(), [is_me("c-2")]);
+    waiting.await.expect("it was answered").is_refusal(404, "task_not_found");
+    gate.open();
+}
+
+#[tokio::test]
+async fn a_task_is_cancelled_by_nobody_whose_token_is_revoked_or_cannot_be_judged() {
+    let (upstream, gate, node) = that_looks_often().await;
+    let task = submit(&node, "one").await;
+    eventually("the task is in flight", async || {
+        let answer = node.results(&task).bearer("one").send().await;
+        (answer.header("ringback-status") == Some("Running")).then_some(())
+    })
+    .await;
+    let delete = || node.call(Method::DELETE, task.path()).bearer("one");
+    for (says, status, code) in
+        [(Reply::new(503), 503, "identity_unavailable"), (Reply::new(401), 401, "invalid_token")]
+    {
+        upstream.script(&me(), [says]);
+        let refused = eventually("what was believed is forgotten", async || {
+            Some(delete().send().await).filter(|answer| answer.status == status)
+        });
+        refused.await.is_refusal(status, code);
+    }
+    upstream.script(&me(), [is_me("c-1")]);
+    gate.open();
+    let result = eventually("the task is finished", async || {
+        Some(node.results(&task).bearer("two").send().await).filter(|answer| answer.status == 200)
+    });
+    assert_eq!(result.await.body, "done");
 }
 
 async fn frame_of(body: &mut Incoming) -> Option<String> {

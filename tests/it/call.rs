@@ -4,6 +4,7 @@ use std::process::ExitStatus;
 
 use serde_json::{Value, json};
 
+use crate::support::eventually;
 use crate::support::node::{Node, PREFIX, Setup};
 use crate::support::peer::Upstream;
 use crate::support::process::{Ended, Process};
@@ -224,6 +225,9 @@ async fn nobody_listening_and_bad_arguments_are_one_sentence_each() {
         (&["GET", "http://127.0.0.1:1/", "--token-file", "/dev/null"], 1, "token is empty"),
         (&["GET", "http://127.0.0.1:1/", "--ca-file", "/nowhere"], 1, "/nowhere"),
         (&["GET", "http://127.0.0.1:1/", "-H", "@/nowhere"], 1, "/nowhere"),
+        (&["GET", "nonsense"], 1, "scheme or host is missing"),
+        (&["GET", "http://127.0.0.1:1/?async=false"], 1, "leave it out"),
+        (&["GET", "http://127.0.0.1:1/", "-H", "Prefer: wait=3"], 1, "leave it out"),
         (&["G T", "http://127.0.0.1:1/"], 1, "not a method"),
         (&["GET", "http://127.0.0.1:1/", "-H", "nonsense"], 1, "header 1"),
         (&["GET", "http://127.0.0.1:1/", "-d", "@/nowhere"], 1, "/nowhere"),
@@ -307,6 +311,62 @@ async fn a_result_that_cannot_be_saved_says_where() {
         "{:?}",
         ended.stderr
     );
+    upstream.saw_nobody();
+}
+
+/// Interrupted by Ctrl-C, once it has said something.
+async fn left(args: &[&str], said: &str) -> Ended {
+    let mut process = start(args, &[]);
+    process.said(said, |line| line.contains(said).then_some(())).await;
+    process.signal("INT");
+    process.ended().await
+}
+
+#[tokio::test]
+async fn a_call_that_is_left_says_where_its_result_will_be() {
+    let (upstream, gate) = (Upstream::start().await, Gate::closed());
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let node = Setup::new(&upstream).set("server.max_waiters", 1).start().await;
+    let task = node.submit(node.get("/x?async=true")).await;
+    // With --json nothing is said before the end; that it follows its task shows in the one place it takes.
+    let mut process = start(&["GET", &url(&node, "/y"), "--json"], &[]);
+    eventually("the call follows its task", async || {
+        let stream = node.results(&task).header("accept", "text/event-stream").open().await.ok()?;
+        (stream.status() == 503).then_some(())
+    })
+    .await;
+    process.signal("INT");
+    let ended = process.ended().await;
+    exit(ended.status, 4);
+    assert_eq!(one_object(&ended)["status"], Value::Null);
+
+    let ended = left(&["GET", &url(&node, "/x")], "Queued").await;
+    exit(ended.status, 4);
+    let said = ended.stderr.join("\n");
+    let results_uri = said.split("its result will be at ").nth(1).expect("it says where").trim().to_owned();
+    gate.open();
+    let task = crate::support::node::Task { id: String::new(), results_uri };
+    assert_eq!(node.finished(&task).await.body, "done", "the task goes on");
+}
+
+#[tokio::test]
+async fn a_result_that_is_left_half_way_leaves_no_file_behind() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::new(200).header("content-type", "application/pdf").zeros(60_000_000)]);
+    let node = Node::start(&upstream).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("statement.pdf").display().to_string();
+    let ended = left(&["GET", &url(&node, "/x"), "-o", &file], "Succeeded").await;
+    // It may have been quicker.
+    let names: Vec<_> =
+        std::fs::read_dir(&dir).expect("a directory").flatten().map(|e| e.file_name()).collect();
+    if ended.status.code() == Some(0) {
+        assert_eq!(names, ["statement.pdf"]);
+    } else {
+        exit(ended.status, 4);
+        assert!(names.is_empty(), "{names:?}");
+        assert!(ended.stderr.join("\n").contains("it is at http://"), "{:?}", ended.stderr);
+    }
 }
 
 #[tokio::test]

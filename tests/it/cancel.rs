@@ -8,6 +8,7 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::support::client::{Answer, Call};
+use crate::support::edge::{EIO, Edge, WRITE, When};
 use crate::support::eventually;
 use crate::support::node::{Node, PREFIX, Setup, Task};
 use crate::support::peer::Upstream;
@@ -351,4 +352,78 @@ async fn whoever_waits_for_a_task_hears_that_it_was_cancelled() {
     assert!(rest.contains(r#""status":"Failed","attempts":1"#) && rest.contains("finished"), "{rest}");
     let waited = waiting.await.expect("the waiter does not panic");
     assert_eq!((waited.status, waited.body), (200, answer.body));
+}
+
+#[tokio::test]
+async fn a_result_that_has_expired_is_as_good_as_erased() {
+    let upstream = Upstream::start().await;
+    let node = Setup::new(&upstream).set("retention.results", "1s").start().await;
+    let task = node.submit(node.get("/x?async=true")).await;
+    eventually("the result expired", async || (node.results(&task).send().await.status == 410).then_some(()))
+        .await;
+    for _ in 0..2 {
+        is_erased(&node, &task, &delete(&node, &task).send().await).await;
+    }
+    let below = node.call(Method::GET, &format!("{}/response", task.path()));
+    below.send().await.is_refusal(410, "results_expired");
+}
+
+#[tokio::test]
+async fn a_cancellation_that_cannot_be_written_changes_nothing_and_can_be_asked_for_again() {
+    let (edge, upstream, gate) = (Edge::new(), Upstream::start().await, Gate::closed());
+    upstream.always([Reply::ok("done").behind(&gate)]);
+    let node = edge.before(Setup::new(&upstream)).start().await;
+    let (kept, task) = (node.get("/kept?async=true"), node.get("/x?async=true"));
+    let (kept, task) = (node.submit(kept).await, node.submit(task).await);
+    upstream.wait_for_calls(2).await;
+
+    edge.fail_all(WRITE, EIO, When::Before);
+    for task in [&kept, &task] {
+        let refused = delete(&node, task).send().await;
+        refused.is_refusal(503, "store_unavailable");
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        assert_eq!(node.results(task).send().await.header("ringback-status"), Some("Running"));
+    }
+    edge.heal();
+
+    let answer = eventually("it can be written again", async || {
+        Some(delete(&node, &task).send().await).filter(|answer| answer.status != 503)
+    })
+    .await;
+    is_cancelled(&node, &task, &answer).await;
+    gate.open();
+    assert_eq!(node.finished(&kept).await.body, "done", "nobody was told that it is cancelled");
+}
+
+#[tokio::test]
+async fn many_who_erase_at_once_get_the_same_answer() {
+    let (upstream, receiver, gate) = (Upstream::start().await, Receiver::start().await, Gate::closed());
+    upstream.always([Reply::ok("done")]);
+    receiver.answers([Reply::new(204).bodyless().behind(&gate)]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get(&format!("/x?{}", receiver.query("/hook")))).await;
+    receiver.wait_for(1).await;
+    let answers = join_all((0..20).map(|_| delete(&node, &task).send())).await;
+    for answer in &answers {
+        is_erased(&node, &task, answer).await;
+    }
+    gate.open();
+    eventually("nothing is owed", async || (node.rows()["delivery"] == 0).then_some(())).await;
+    is_erased(&node, &task, &delete(&node, &task).send().await).await;
+    assert_eq!(receiver.tries().len(), 1);
+}
+
+#[tokio::test]
+async fn a_reader_of_a_result_that_is_erased_meanwhile_never_takes_a_part_for_the_whole() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::new(200).zeros(30_000_000)]);
+    let node = Node::start(&upstream).await;
+    let task = node.submit(node.get("/x?async=true")).await;
+    node.finished(&task).await;
+    let mut reading = node.results(&task).open().await.expect("it begins").into_body();
+    let first = reading.frame().await.expect("a frame").expect("a whole one");
+    is_erased(&node, &task, &delete(&node, &task).send().await).await;
+    let rest = crate::support::within("the reading ended", reading.collect()).await;
+    let read = first.data_ref().map_or(0, bytes::Bytes::len);
+    assert!(rest.is_err(), "{read} bytes and the rest were read of what was erased");
 }

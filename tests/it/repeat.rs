@@ -1,6 +1,7 @@
 //! Calls that carry an `Idempotency-Key`: sent again, they are the same task.
 
 use futures_util::future::join_all;
+
 use http::Method;
 
 use crate::support::client::{Answer, Call};
@@ -275,4 +276,90 @@ async fn a_new_key_is_refused_while_its_callers_backlog_is_full() {
     pay(&node, "key-2").send().await.is_refusal(429, "credentials_backlog_full");
     assert_eq!(node.rows(), before);
     gate.open();
+}
+
+#[tokio::test]
+async fn a_repeated_call_that_waits_gets_the_answer_of_the_first() {
+    let (upstream, gate) = (Upstream::start().await, Gate::closed());
+    upstream.always([Reply::json(201, r#"{"paid":true}"#).behind(&gate)]);
+    let node = with_tokens(&upstream).start().await;
+    let task = Task::from(&pay(&node, "key-1").send().await);
+    upstream.wait_for_calls(1).await;
+    let waits =
+        || node.post("/payments").bearer("john").header("idempotency-key", "key-1").body("10 to jane");
+    let both = (0..2).map(|_| tokio::spawn(waits().header("prefer", "respond-async, wait=60").send()));
+    let both: Vec<_> = both.collect();
+    gate.open();
+    for waiting in both {
+        let answer = waiting.await.expect("it was answered");
+        assert_eq!((answer.status, answer.body.as_ref()), (201, br#"{"paid":true}"#.as_slice()));
+        assert_eq!(answer.header("ringback-task"), Some(task.id.as_str()));
+    }
+    let later = waits().header("prefer", "respond-async, wait=60").send().await;
+    assert_eq!((later.status, later.header("preference-applied")), (201, Some("wait=60")));
+    assert_eq!((upstream.calls().len(), node.rows()["task"]), (1, 1));
+}
+
+#[tokio::test]
+async fn a_repeated_call_whose_result_was_erased_is_the_same_task_and_is_not_sent_again() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::ok("paid")]);
+    let node = with_tokens(&upstream).start().await;
+    let task = Task::from(&pay(&node, "key-1").send().await);
+    let results = |method| node.call(method, task.path()).bearer("john");
+    let ended = async || (results(Method::GET).send().await.status == 200).then_some(());
+    eventually("the task is finished", ended).await;
+    assert_eq!(results(Method::DELETE).send().await.status, 204);
+    for prefer in ["respond-async", "respond-async, wait=60"] {
+        let again = pay(&node, "key-1").header("prefer", prefer).send().await;
+        assert_eq!((again.status, id(&again)), (202, task.id.clone()), "{prefer}");
+        assert_eq!(again.header("preference-applied"), Some("respond-async"));
+    }
+    results(Method::GET).send().await.is_refusal(410, "results_expired");
+    assert_eq!(upstream.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_repeated_call_of_a_cancelled_task_is_not_sent_again() {
+    let (upstream, gate) = (Upstream::start().await, Gate::closed());
+    upstream.always([Reply::ok("paid").behind(&gate)]);
+    let node = with_tokens(&upstream).start().await;
+    let task = Task::from(&pay(&node, "key-1").send().await);
+    upstream.wait_for_calls(1).await;
+    let delete = node.call(Method::DELETE, task.path()).bearer("john");
+    assert_eq!(delete.send().await.json()["error"], "cancelled");
+    let again = pay(&node, "key-1").header("prefer", "respond-async, wait=60").send().await;
+    assert_eq!((again.status, id(&again)), (202, task.id), "no synchronous call is ever cancelled");
+    gate.open();
+    assert_eq!(upstream.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_repeated_call_gets_its_202_although_the_store_is_full() {
+    let upstream = Upstream::start().await;
+    upstream.always([Reply::ok("x".repeat(20_000))]);
+    let setup = with_tokens(&upstream)
+        .set("retention.max_bytes", "1MB")
+        .set("retention.results_at_least", "10m")
+        .set("upstreams.0.max_result_bytes", "64KB")
+        .set("server.max_body_bytes", "64KB");
+    let node = setup.start().await;
+    let task = Task::from(&pay(&node, "key-1").send().await);
+    eventually("the store is full", async || {
+        let answer = node.get("/x?async=true").bearer("jane").send().await;
+        if answer.status == 202 {
+            let task = Task::from(&answer);
+            let ended =
+                async || (node.results(&task).bearer("jane").send().await.status == 200).then_some(());
+            eventually("the task is finished", ended).await;
+            return None;
+        }
+        answer.is_refusal(503, "store_full");
+        Some(())
+    })
+    .await;
+    let again = pay(&node, "key-1").send().await;
+    assert_eq!((again.status, id(&again)), (202, task.id));
+    pay(&node, "key-1").body("11 to jane").send().await.is_refusal(422, "idempotency_key_reused");
+    pay(&node, "key-2").send().await.is_refusal(503, "store_full");
 }

@@ -231,6 +231,54 @@ async fn head_answers_as_get_without_the_body() {
     same(200).await;
 }
 
+/// Everything that is answered from here.
+#[tokio::test]
+async fn head_answers_as_get_without_the_body_wherever_we_answer() {
+    let upstream = Upstream::start().await;
+    upstream.script(&format!("{PREFIX}/large"), [Reply::new(200).zeros(600_000)]);
+    upstream.script(&format!("{PREFIX}/error"), [Reply::json(403, r#"{"error":"no"}"#)]);
+    upstream.script(&format!("{PREFIX}/empty"), [Reply::new(204).bodyless()]);
+    upstream.script(&format!("{PREFIX}/cut"), [Reply::cut()]);
+    let node = opaque(&upstream).await;
+    let mut targets = vec![
+        (404, String::from("/elsewhere")),
+        (400, format!("{PREFIX}/x?async=maybe")),
+        (401, format!("{PREFIX}/x?async=true&nobody")),
+        (200, String::from("/.well-known/jwks")),
+        (404, format!("{PREFIX}/results/nonsense")),
+    ];
+    for (path, status, response) in [
+        ("large", 200, 200),
+        ("error", 200, 403),
+        ("empty", 200, 204),
+        ("cut", 200, 404),
+        ("erased", 410, 410),
+    ] {
+        let task = node.submit(node.get(&format!("/{path}?async=true")).bearer("john")).await;
+        let ended = async || (node.results(&task).bearer("john").send().await.status == 200).then_some(());
+        eventually("the task is finished", ended).await;
+        if path == "erased" {
+            node.call(Method::DELETE, task.path()).bearer("john").send().await;
+        }
+        targets.push((status, task.path().to_owned()));
+        targets.push((response, format!("{}/response", task.path())));
+    }
+    for (status, target) in targets {
+        let call = |method| {
+            let call = node.call(method, &target);
+            if target.ends_with("nobody") { call } else { call.bearer("john") }
+        };
+        let (get, head) = (call(Method::GET).send().await, call(Method::HEAD).send().await);
+        assert_eq!((get.status, head.status, head.body.len()), (status, status, 0), "{target}");
+        let length = (status != 204).then(|| get.body.len().to_string());
+        assert_eq!(head.header("content-length"), length.as_deref(), "{target}");
+        let (mut get, mut head) = (get.headers, head.headers);
+        get.remove("date");
+        head.remove("date");
+        assert_eq!(get, head, "{target}");
+    }
+}
+
 #[tokio::test]
 async fn the_tasks_of_others_unknown_ids_and_malformed_ids_are_one_and_the_same_answer() {
     let upstream = Upstream::start().await;

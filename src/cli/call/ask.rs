@@ -1,5 +1,6 @@
 //! The call to make, from what was typed. Pure but for the files it names.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
@@ -11,6 +12,7 @@ use percent_encoding::percent_decode_str;
 use super::CallError;
 use crate::cli::CommandError;
 use crate::cli::remote::{Address, RemoteError, file_error, query_value};
+use crate::gateway::prefer::Preferences;
 
 /// Headers that hold credentials.
 const EXPOSED: [HeaderName; 3] = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE];
@@ -34,6 +36,13 @@ impl Ask {
         webhook_uri: Option<&str>,
     ) -> Result<Self, CommandError> {
         let mut headers = headers(typed)?;
+        // Either would be answered with the API's own answer instead of a task, after the call was made.
+        if Preferences::of(&headers).wait.is_some() {
+            return Err(CallError::WaitsItself.into());
+        }
+        if is_synchronous(address) {
+            return Err(CallError::NotAsynchronous.into());
+        }
         if let Some(token) = token {
             headers.insert(header::AUTHORIZATION, token);
         }
@@ -62,17 +71,25 @@ impl Ask {
 
 /// Adds our own parameters, where the person has not written them.
 fn asynchronous(address: &Address, webhook_uri: Option<&str>) -> Address {
-    let has = |name: &str| {
-        address.query().unwrap_or_default().split('&').any(|piece| {
-            let written = piece.split('=').next().unwrap_or_default();
-            percent_decode_str(written).decode_utf8_lossy() == name
-        })
-    };
-    let mut address = if has("async") { address.clone() } else { address.with_query("async=true") };
+    let mut address =
+        if is_async(address).is_some() { address.clone() } else { address.with_query("async=true") };
     if let Some(uri) = webhook_uri {
         address = address.with_query(&format!("webhook_uri={}", query_value(uri)));
     }
     address
+}
+
+fn is_synchronous(address: &Address) -> bool {
+    is_async(address).is_some_and(|value| value.eq_ignore_ascii_case("false"))
+}
+
+/// What the person has written for `async`.
+fn is_async(address: &Address) -> Option<Cow<'_, str>> {
+    let pieces = address.query().unwrap_or_default().split('&');
+    pieces.map(|piece| piece.split_once('=').unwrap_or((piece, ""))).find_map(|(name, value)| {
+        let is_it = percent_decode_str(name).decode_utf8_lossy() == "async";
+        is_it.then(|| percent_decode_str(value).decode_utf8_lossy())
+    })
 }
 
 fn headers(typed: &[String]) -> Result<HeaderMap, CommandError> {
@@ -140,6 +157,20 @@ mod tests {
             address("http://a/x", Some("http://b/?c=d&e")),
             "async=true&webhook_uri=http%3A%2F%2Fb%2F%3Fc%3Dd%26e"
         );
+    }
+
+    #[test]
+    fn what_would_make_no_task_is_refused_before_the_call_is_made() {
+        let refused = |url: &str, headers: &[&str]| ask(url, headers, None).err();
+        for url in ["http://a/x?async=false", "http://a/x?b&%61sync=%46ALSE"] {
+            let refused = refused(url, &[]);
+            assert!(matches!(refused, Some(CommandError::Call(CallError::NotAsynchronous))), "{url}");
+        }
+        for header in ["Prefer: wait=3", "prefer: return=minimal, respond-async, Wait=3"] {
+            let refused = refused("http://a/x", &[header]);
+            assert!(matches!(refused, Some(CommandError::Call(CallError::WaitsItself))), "{header}");
+        }
+        assert!(refused("http://a/x?async=maybe&xasync=false", &["Prefer: return=minimal"]).is_none());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A finished task: what is printed or saved of it.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -90,27 +91,13 @@ impl Ended {
         if terminal && last.is_some_and(|byte| byte != b'\n') { Ok(print("\n")?) } else { Ok(()) }
     }
 
-    /// Into a file beside the wanted one first, so that a part is never taken for the whole.
     async fn save(self, path: &Path) -> Result<(), CommandError> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let failed = |source| CallError::Save { path: path.to_owned(), source };
-        let mut file = std::fs::File::create(&part).map_err(failed)?;
+        let mut part = Part::beside(path)?;
         let mut body = self.body;
-        loop {
-            match next(&mut body).await {
-                Ok(Some(piece)) => file.write_all(&piece).map_err(failed)?,
-                Ok(None) => break,
-                Err(error) => {
-                    // What came is of no use to anybody.
-                    let _ = std::fs::remove_file(&part);
-                    return Err(error.into());
-                }
-            }
+        while let Some(piece) = next(&mut body).await? {
+            part.write(&piece)?;
         }
-        std::fs::rename(&part, path).map_err(failed)?;
-        Ok(())
+        Ok(part.become_whole()?)
     }
 
     /// One object: the task, how it ended, and the result, as JSON where it is JSON, else as text, else
@@ -159,6 +146,45 @@ impl Ended {
             whole.extend_from_slice(&piece);
         }
         Ok(whole.into())
+    }
+}
+
+/// A file beside the wanted one, so that a part is never taken for the whole. Dropped before it is whole,
+/// it is removed: what came is of no use to anybody.
+pub struct Part<'p> {
+    file: File,
+    at: PathBuf,
+    wanted: &'p Path,
+}
+
+impl<'p> Part<'p> {
+    pub fn beside(wanted: &'p Path) -> Result<Self, CallError> {
+        let mut at = wanted.as_os_str().to_owned();
+        at.push(".part");
+        let at = PathBuf::from(at);
+        match File::create(&at) {
+            Ok(file) => Ok(Self { file, at, wanted }),
+            Err(source) => Err(CallError::Save { path: wanted.to_owned(), source }),
+        }
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), CallError> {
+        self.file.write_all(piece).map_err(|source| self.failed(source))
+    }
+
+    fn become_whole(self) -> Result<(), CallError> {
+        std::fs::rename(&self.at, self.wanted).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: io::Error) -> CallError {
+        CallError::Save { path: self.wanted.to_owned(), source }
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        // Not there any more when it became the whole.
+        let _ = std::fs::remove_file(&self.at);
     }
 }
 

@@ -6,7 +6,7 @@
 use memchr::memchr;
 
 use super::head::{self, Body};
-use crate::gateway::refusal::Refusal;
+use crate::gateway::refusal::{Form, Refusal};
 
 /// Chunk extensions are read by nobody; a line longer than this is an attack.
 const MAX_CHUNK_LINE: usize = 1024;
@@ -48,8 +48,8 @@ pub enum Step {
     /// Nothing goes on until it is known whether the connection is still HTTP: see
     /// [`Follower::resume`] and [`Follower::tunnel`].
     Hold,
-    /// The next head is to be answered so; nothing after it is read.
-    Refuse(Refusal),
+    /// The next head is to be answered so, in the form it asks for; nothing after it is read.
+    Refuse(Refusal, Form),
     /// The body cannot be followed; nothing more is read.
     Break,
 }
@@ -150,7 +150,7 @@ impl Follower {
             let line = &bytes[self.line..end];
             self.searched = end;
             if let Some(refusal) = self.oversize() {
-                return self.refuse(refusal);
+                return self.refuse(refusal, &bytes[..self.line]);
             }
             if self.line == 0 {
                 self.request_line = end;
@@ -163,7 +163,7 @@ impl Follower {
         }
         self.searched = bytes.len();
         match self.oversize() {
-            Some(refusal) => self.refuse(refusal),
+            Some(refusal) => self.refuse(refusal, &bytes[..self.line]),
             None => Step::More,
         }
     }
@@ -179,7 +179,7 @@ impl Follower {
                 }
                 Step::Head(head.len())
             }
-            Err(refusal) => self.refuse(refusal),
+            Err(refusal) => self.refuse(refusal, head),
         }
     }
 
@@ -192,9 +192,10 @@ impl Follower {
         too_large.then_some(Refusal::HeadersTooLarge(self.limits.headers as u64))
     }
 
-    fn refuse(&mut self, refusal: Refusal) -> Step {
+    /// `read` is what of the head is within the limits.
+    fn refuse(&mut self, refusal: Refusal, read: &[u8]) -> Step {
         self.phase = Phase::Ended;
-        Step::Refuse(refusal)
+        Step::Refuse(refusal, head::form(read))
     }
 
     fn broken(&mut self) -> Step {

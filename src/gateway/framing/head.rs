@@ -7,7 +7,8 @@
 use http::Uri;
 use memchr::memchr;
 
-use crate::gateway::refusal::Refusal;
+use crate::gateway::accept;
+use crate::gateway::refusal::{Form, Refusal};
 
 /// Lines of one head; the parser behind us has room for as many.
 pub const MAX_LINES: usize = 100;
@@ -48,6 +49,15 @@ pub fn read(head: &[u8]) -> Result<Head, Refusal> {
         fields.add(field(line)?)?;
     }
     fields.judge(http_1_1)
+}
+
+/// The form of the answer to a head that is refused, by the lines before the first that cannot be read.
+#[must_use]
+pub fn form(head: &[u8]) -> Form {
+    let lines = Lines(head).skip(1).map_while(|line| field(line.ok()?).ok()).take(MAX_LINES);
+    let accept = lines.filter(|(name, _)| name.eq_ignore_ascii_case(b"accept"));
+    let values = accept.filter_map(|(_, value)| str::from_utf8(value).ok());
+    if accept::wants_problem_in(values) { Form::Problem } else { Form::Json }
 }
 
 /// Whether a trailer line is a well-formed field, or the empty last one.
@@ -289,6 +299,31 @@ mod tests {
         }
         assert!(read(b"M-SEARCH * HTTP/1.1\r\n\r\n").is_ok());
         assert_eq!(read(b"CONNECT a:1 HTTP/1.1\r\n\r\n").unwrap_err().code(), "method_not_allowed");
+    }
+
+    #[test]
+    fn a_head_that_is_refused_is_answered_in_the_form_it_asked_for_before_it_went_wrong() {
+        let lines = |lines: &str| form(format!("GET /a b HTTP/1.1\r\n{lines}").as_bytes());
+        let problem = "Accept: application/problem+json\r\n";
+        for asking in [
+            problem.to_owned(),
+            format!("Host: a\r\n{problem}A : b\r\n\r\n"),
+            String::from("accept: text/html\r\nACCEPT:application/problem+json\r\n\r\n"),
+        ] {
+            assert_eq!(lines(&asking), Form::Problem, "{asking}");
+        }
+        for other in [
+            String::new(),
+            String::from("Accept: application/json, application/problem+json;q=0.5\r\n\r\n"),
+            String::from("X-Accept: application/problem+json\r\n\r\n"),
+            String::from("Accept: application/problem+json"),
+            String::from("Accept: application/problem+json\n\r\n"),
+            format!("A : b\r\n{problem}\r\n"),
+            format!("\r\n{problem}"),
+            format!("{}{problem}", "A: b\r\n".repeat(MAX_LINES)),
+        ] {
+            assert_eq!(lines(&other), Form::Json, "{other}");
+        }
     }
 
     #[test]

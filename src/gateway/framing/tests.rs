@@ -54,7 +54,7 @@ async fn a_refused_head_is_replaced_and_noted() {
     framed.read_exact(&mut read).await.unwrap();
     assert_eq!(read, [&call[..], SUBSTITUTE].concat());
     assert_eq!(wire.refusal(1), None);
-    assert_eq!(wire.refusal(2).map(|refusal| refusal.code()), Some("validation_error"));
+    assert_eq!(wire.refusal(2).map(|(refusal, _)| refusal.code()), Some("validation_error"));
 }
 
 #[tokio::test]

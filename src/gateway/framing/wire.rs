@@ -10,7 +10,7 @@ use std::task::Waker;
 use futures_util::task::AtomicWaker;
 use http::{HeaderMap, StatusCode};
 
-use crate::gateway::refusal::Refusal;
+use crate::gateway::refusal::{Form, Refusal};
 
 /// Informational responses waiting to be written; more are dropped, they are only hints.
 const MAX_INFORMATIONAL: usize = 16 * 1024;
@@ -26,7 +26,7 @@ pub struct Wire {
 
 #[derive(Default)]
 struct Notes {
-    refused: Option<(u64, Refusal)>,
+    refused: Option<(u64, Refusal, Form)>,
     /// The connection reads nothing more until it knows what became of a call.
     held: bool,
     answered: Option<Answered>,
@@ -75,9 +75,10 @@ pub enum Verdict {
 impl Wire {
     /// For the call: how it has to be answered, where its head was not fit to be read.
     #[must_use]
-    pub fn refusal(&self, call: u64) -> Option<Refusal> {
+    pub fn refusal(&self, call: u64) -> Option<(Refusal, Form)> {
         let notes = self.notes();
-        notes.refused.as_ref().filter(|(refused, _)| *refused == call).map(|(_, refusal)| refusal.clone())
+        let refused = notes.refused.as_ref().filter(|(refused, ..)| *refused == call);
+        refused.map(|(_, refusal, form)| (refusal.clone(), *form))
     }
 
     fn inform(&self, call: u64, status: StatusCode, headers: &HeaderMap) {
@@ -124,8 +125,8 @@ impl Wire {
         self.reset.load(Ordering::Relaxed)
     }
 
-    pub(super) fn refuse(&self, call: u64, refusal: Refusal) {
-        self.notes().refused = Some((call, refusal));
+    pub(super) fn refuse(&self, call: u64, refusal: Refusal, form: Form) {
+        self.notes().refused = Some((call, refusal, form));
     }
 
     /// What became of `call`; wakes the driver when that changes.

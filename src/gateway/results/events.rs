@@ -2,7 +2,8 @@
 //! signs of life, and an `end` that says why there is no more.
 //!
 //! Invariant: a stream ends with its task, with its caller's token, and with the node; it never goes
-//! back to an earlier status, and tells no change to a caller who is no longer let in.
+//! back to an earlier status, and tells no change to a caller who is no longer let in. That is judged
+//! before each change and with each sign of life, so that a stream does not outlast a revoked token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +14,20 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde::Serialize;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{BoxError, empty_body};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::gateway::GatewayBody;
 use crate::gateway::accept::EVENT_STREAM;
 use crate::id::TaskId;
-use crate::identity::{Identity, Rejection};
+use crate::identity::{Caller, Identity, Rejection};
 use crate::task::Progress;
 use crate::watch::Waiter;
+
+#[cfg(test)]
+mod tests;
 
 /// The id of the last status of a task. A client that comes back with it has seen everything.
 const FINAL: &str = "final";
@@ -46,6 +50,8 @@ pub struct Follow {
     /// None where the task is final.
     pub waiter: Option<Waiter>,
     pub heartbeat: Duration,
+    /// At any part of a `heartbeat`: streams that began together shall not all ask about their tokens at once.
+    pub next_beat: Instant,
     pub token_ends: Option<Instant>,
     pub reader: Reader,
     pub stop: CancellationToken,
@@ -59,17 +65,24 @@ pub struct Reader {
     pub credentials_id: Arc<str>,
 }
 
-impl Reader {
-    /// Whether the caller is still the one the task belongs to.
-    ///
-    /// # Errors
-    /// The reason to end the stream for.
-    async fn identify(&self, wall: Timestamp) -> Result<(), &'static str> {
-        match self.identity.identify(&self.credential, wall).await {
-            Ok(caller) if caller.credentials_id == self.credentials_id => Ok(()),
-            Ok(_) | Err(Rejection::InvalidToken(_)) => Err("token_refused"),
-            Err(Rejection::Unavailable) => Err("identity_unavailable"),
-        }
+/// Why a stream stirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Occasion {
+    Change,
+    SignOfLife,
+}
+
+/// Whether a stream whose task is `owner`'s goes on.
+///
+/// # Errors
+/// The reason to end it for.
+fn judge(occasion: Occasion, verdict: Result<Caller, Rejection>, owner: &str) -> Result<(), &'static str> {
+    match (verdict, occasion) {
+        (Ok(caller), _) if *caller.credentials_id == *owner => Ok(()),
+        (Ok(_) | Err(Rejection::InvalidToken(_)), _) => Err("token_refused"),
+        (Err(Rejection::Unavailable), Occasion::Change) => Err("identity_unavailable"),
+        // A sign of life tells nothing, so it can wait for the next one to know.
+        (Err(Rejection::Unavailable), Occasion::SignOfLife) => Ok(()),
     }
 }
 
@@ -119,9 +132,9 @@ impl Follow {
         let Some(waiter) = &mut self.waiter else { return (end("finished"), Next::Nothing) };
         let far = Instant::now() + Duration::from_hours(24);
         let token_ends = sleep_until(self.token_ends.unwrap_or(far));
-        let beat = sleep(self.heartbeat);
+        let beat = sleep_until(self.next_beat);
         tokio::pin!(token_ends, beat);
-        loop {
+        let occasion = loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return (end("stopping"), Next::Nothing),
@@ -132,17 +145,24 @@ impl Follow {
                     // What was read after registering can be newer than what was told since.
                     if change.step() > self.known.step() {
                         self.known = change;
-                        break;
+                        break Occasion::Change;
                     }
                 }
-                () = &mut beat => return (String::from(": still here\n\n"), Next::Change),
+                () = &mut beat => {
+                    self.next_beat = Instant::now() + self.heartbeat;
+                    break Occasion::SignOfLife;
+                }
             }
-        }
-        let identified = self.reader.identify(self.clock.wall());
-        match self.stop.run_until_cancelled(identified).await {
-            Some(Ok(())) => self.say_known(),
-            Some(Err(reason)) => (end(reason), Next::Nothing),
-            None => (end("stopping"), Next::Nothing),
+        };
+        let Reader { identity, credential, credentials_id } = &self.reader;
+        let identified = identity.identify(credential, self.clock.wall());
+        let Some(verdict) = self.stop.run_until_cancelled(identified).await else {
+            return (end("stopping"), Next::Nothing);
+        };
+        match (judge(occasion, verdict, credentials_id), occasion) {
+            (Err(reason), _) => (end(reason), Next::Nothing),
+            (Ok(()), Occasion::Change) => self.say_known(),
+            (Ok(()), Occasion::SignOfLife) => (String::from(": still here\n\n"), Next::Change),
         }
     }
 

@@ -22,16 +22,19 @@ pub fn token_ends(gateway: &Gateway, caller: &Caller) -> Option<Instant> {
     caller.expires_at.map(|at| Instant::now() + gateway.clock.wall().until(at))
 }
 
-/// Waits for the end of a task. What is known of it when the wait is over.
+/// When a wait that begins now is over.
+pub fn end(wait: Duration, token_ends: Option<Instant>) -> Instant {
+    let end = Instant::now() + wait;
+    token_ends.map_or(end, |token| token.min(end))
+}
+
+/// Waits for the end of a task, until `end` at most. What is known of it then.
 pub async fn until_final(
-    mut waiter: Waiter,
+    waiter: &mut Waiter,
     mut known: Progress,
-    wait: Duration,
-    token_ends: Option<Instant>,
+    end: Instant,
     stop: &CancellationToken,
 ) -> Progress {
-    let end = Instant::now() + wait;
-    let end = token_ends.map_or(end, |token| token.min(end));
     let mut time_up = std::pin::pin!(sleep_until(end));
     while !known.is_final() {
         tokio::select! {

@@ -80,6 +80,42 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// Checks that this is the same told as a problem (RFC 9457).
+    #[track_caller]
+    pub fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!((self.status, self.header("ringback-error")), (status, Some(code)), "{:?}", self.body);
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{code}");
+        assert_eq!(self.keys(), ["type", "title", "status", "detail", "error", "error_details"]);
+        let body = self.json();
+        assert_eq!((&body["error"], &body["status"]), (&code.into(), &status.into()));
+        assert_eq!(body["type"], format!("urn:ringback:error:{code}"));
+        assert!(body["error_details"].is_object(), "{body}");
+        let sentence = body["detail"].as_str().expect("detail is a string");
+        assert!(sentence.ends_with('.') && sentence.len() > 10, "not a sentence: {sentence}");
+        assert!(self.list("vary").contains(&"accept".to_owned()), "{code}");
+    }
+
+    /// The answer in `text`, as it stood on the wire; its body ends where the connection did.
+    pub fn from_wire(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+        let fields = lines.map(|line| line.split_once(": ").expect("a header line"));
+        let headers = fields.map(|(name, value)| {
+            let name: http::HeaderName = name.parse().expect("a header name");
+            (name, value.parse::<http::HeaderValue>().expect("a header value"))
+        });
+        Self {
+            status: status.expect("a status line"),
+            version: Version::HTTP_11,
+            headers: headers.collect(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            trailers: None,
+        }
+    }
+}
+
 impl Call {
     pub fn new(to: SocketAddr, method: Method, target: &str) -> Self {
         Self {

@@ -65,6 +65,13 @@ pub fn stray_chunks(data_dir: &Path) -> i64 {
     count.expect("rows can be counted")
 }
 
+/// Overwrites what was sealed of every answer, as a disk that forgets would.
+pub fn spoil_results(data_dir: &Path) {
+    let store = Connection::open(data_dir.join("ringback.db")).expect("the store can be written");
+    store.busy_timeout(super::LIMIT).expect("a busy timeout can be set");
+    store.execute("UPDATE result SET headers = zeroblob(64)", []).expect("results can be overwritten");
+}
+
 fn open(data_dir: &Path) -> Connection {
     let file = data_dir.join("ringback.db");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

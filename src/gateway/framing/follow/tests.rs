@@ -38,7 +38,7 @@ fn follow(bytes: &[u8], cuts: &[usize]) -> Followed {
                 }
                 Step::Drop(count) => count,
                 Step::More => break,
-                Step::Hold | Step::Refuse(_) | Step::Break => {
+                Step::Hold | Step::Refuse(..) | Step::Break => {
                     outcome.end = Some(step);
                     return outcome;
                 }
@@ -93,14 +93,36 @@ fn chunks_that_two_parsers_could_read_differently_break_the_body() {
 #[test]
 fn a_head_beyond_its_limits_is_refused_before_it_ends() {
     let target = format!("GET /{}", "x".repeat(200));
-    assert_eq!(follow(target.as_bytes(), &[]).end, Some(Step::Refuse(Refusal::UriTooLong(100))));
+    assert_eq!(follow(target.as_bytes(), &[]).end, Some(Step::Refuse(Refusal::UriTooLong(100), Form::Json)));
     let headers = format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(400));
-    assert_eq!(follow(headers.as_bytes(), &[]).end, Some(Step::Refuse(Refusal::HeadersTooLarge(200))));
+    assert_eq!(
+        follow(headers.as_bytes(), &[]).end,
+        Some(Step::Refuse(Refusal::HeadersTooLarge(200), Form::Json))
+    );
+}
+
+#[test]
+fn a_head_that_is_refused_is_answered_as_it_asked_for_within_the_limits() {
+    let accept = "Accept: application/problem+json\r\n";
+    let form = |head: String| match follow(head.as_bytes(), &[]).end {
+        Some(Step::Refuse(_, form)) => form,
+        other => panic!("{head}: {other:?}"),
+    };
+    let long = "x".repeat(400);
+    assert_eq!(form(format!("GET / HTTP/1.1\r\n{accept}A: {long}")), Form::Problem);
+    assert_eq!(form(format!("GET / HTTP/1.1\r\n{accept}A: {long}\r\n\r\n")), Form::Problem);
+    assert_eq!(form(format!("GET / HTTP/1.1\r\n{accept}A : b\r\n\r\n")), Form::Problem);
+    assert_eq!(form(format!("CONNECT a:1 HTTP/1.1\r\n{accept}\r\n")), Form::Problem);
+    assert_eq!(form(format!("GET / HTTP/1.1\r\nA: {long}\r\n{accept}\r\n")), Form::Json);
+    assert_eq!(form(format!("GET /{long} HTTP/1.1\r\n{accept}\r\n")), Form::Json);
 }
 
 #[test]
 fn a_bare_line_feed_is_refused_where_it_stands() {
-    assert!(matches!(follow(b"GET / HTTP/1.1\nHost: a", &[]).end, Some(Step::Refuse(Refusal::Invalid(_)))));
+    assert!(matches!(
+        follow(b"GET / HTTP/1.1\nHost: a", &[]).end,
+        Some(Step::Refuse(Refusal::Invalid(_), _))
+    ));
 }
 
 #[test]
@@ -108,7 +130,7 @@ fn after_a_refusal_nothing_goes_on() {
     let bytes = b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nA : b\r\n\r\nGET /3 HTTP/1.1\r\n\r\n";
     let followed = follow(bytes, &[]);
     assert_eq!(followed.heads, [b"GET /1 HTTP/1.1\r\n\r\n"]);
-    assert!(matches!(followed.end, Some(Step::Refuse(_))));
+    assert!(matches!(followed.end, Some(Step::Refuse(..))));
 }
 
 #[test]
@@ -130,7 +152,7 @@ proptest! {
         messages in prop::collection::vec(
             "(GET /x HTTP/1\\.1\r\nA: b\r\n\r\n|POST / HTTP/1\\.1\r\nContent-Length: 5\r\n\r\n[\r\nA-c ]{5}\
               |POST / HTTP/1\\.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[\r\nab]{2}\r\n(1;q\r\nz\r\n)?0\r\n(T: u\r\n)?\r\n\
-              |GET / HTTP/1\\.1\r\nA : b\r\n\r\n|\r\n|GET / HTTP/1\\.1\n|PUT / HTTP/1\\.1\r\nUpgrade: y\r\n\r\n)",
+              |GET / HTTP/1\\.1\r\n(Accept: application/problem\\+json\r\n)?A : b\r\n\r\n|\r\n|GET / HTTP/1\\.1\n|PUT / HTTP/1\\.1\r\nUpgrade: y\r\n\r\n)",
             0..5,
         ),
         cuts in prop::collection::vec(any::<usize>(), 0..8),
