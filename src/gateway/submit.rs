@@ -251,8 +251,7 @@ async fn read_body(
     }
     let mut read = BytesMut::new();
     let mut held = None;
-    // Memory is taken as the client says how much it needs, or piece by piece as it does not.
-    hold(gateway, &mut held, body.size_hint().lower())?;
+    // Memory is taken as bytes come: what a client only says it will send must not take it from others.
     loop {
         let piece = timeout(gateway.server.body_timeout, body.frame()).await;
         match piece.map_err(|_| Refusal::BodyTimeout)? {

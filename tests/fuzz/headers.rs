@@ -205,7 +205,7 @@ pub fn host(input: &[u8]) {
     let headers = section(parts.next().unwrap_or_default());
     let mut request = http::Request::new(());
     (*request.uri_mut(), *request.headers_mut()) = (uri, headers);
-    if target::judge(&request, 1_000).is_err() {
+    if target::judge(&request, 1_000, 1_000).is_err() {
         return;
     }
     let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
