@@ -347,6 +347,10 @@ async fn a_submit_that_waits_is_told_of_its_task_even_if_the_identity_service_we
     })
     .await;
     asking.hears(Reply::new(500), 503).await;
+    eventually("what was believed of this token is forgotten too", async || {
+        (asking.read("another", "quick").await.status == 503).then_some(())
+    })
+    .await;
     gate.open();
     let answer = waiting.await.expect("it was answered");
     let task = Task::from(&answer);
