@@ -225,10 +225,6 @@ impl Client {
         let Some(sent) = patience.bound(sending).await else {
             return Err(Unanswered::Over(SendError::NoAnswer(NoAnswer::Timeout)));
         };
-        // Dropping the answer closes its connection, so nothing after it is anybody's answer.
-        if sent.as_ref().is_ok_and(|response| has_two_readings(response.headers())) {
-            return Err(Unanswered::Over(SendError::NoAnswer(NoAnswer::Broken)));
-        }
         sent.map_err(|lost| match lost {
             Lost::HandedBack(request) if was_pooled => Unanswered::Again(request),
             Lost::HandedBack(_) => Unanswered::Over(SendError::NotSent(Unsent::Closed)),

@@ -132,23 +132,35 @@ async fn dispatch_tasks(
     stop: CancellationToken,
 ) {
     let bench = &workshop.benches[index];
-    let permits = Arc::new(Semaphore::new(bench.concurrency));
-    while let Some((permit, task)) = stop
+    let places = Arc::new(Semaphore::new(bench.concurrency));
+    // Answers that are taken in and not written yet take memory: there are as many of them at most.
+    let unsettled = bench.concurrency.saturating_mul(2).min(Semaphore::MAX_PERMITS);
+    let unsettled = Arc::new(Semaphore::new(unsettled));
+    while let Some((permits, task)) = stop
         .run_until_cancelled(async {
-            let permit = Arc::clone(&permits).acquire_owned().await.expect("never closed");
-            (permit, bench.lane.ready.next().await)
+            let unsettled = Arc::clone(&unsettled).acquire_owned().await.expect("never closed");
+            let place = Arc::clone(&places).acquire_owned().await.expect("never closed");
+            (Permits { place, unsettled }, bench.lane.ready.next().await)
         })
         .await
     {
-        running.spawn(run_task(Arc::clone(&workshop), index, task, permit));
+        running.spawn(run_task(Arc::clone(&workshop), index, task, permits));
     }
+}
+
+/// What a task needs to be run.
+struct Permits {
+    /// At the upstream, until that has answered.
+    place: OwnedSemaphorePermit,
+    /// Until the end of the attempt is written.
+    unsettled: OwnedSemaphorePermit,
 }
 
 async fn run_task(
     workshop: Arc<Workshop<impl Outside>>,
     index: usize,
     mut task: ReadyTask,
-    permit: OwnedSemaphorePermit,
+    Permits { place, unsettled }: Permits,
 ) {
     let bench = &workshop.benches[index];
     let Some(taken_up) = bench.lane.cancellations.take_up(task.seq, task.lease) else { return };
@@ -158,7 +170,7 @@ async fn run_task(
         // Pinned where it is: there is one of these for each task in flight, and moving it would make
         // every one of them as large again.
         let attempt =
-            pin!(AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried, permit)).catch_unwind());
+            pin!(AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried, place)).catch_unwind());
         // Cancelled: the connection is dropped with the attempt; what happened is written already.
         let Some(attempt) = taken_up.unless_cancelled(attempt).await else { return };
         attempt
@@ -170,7 +182,7 @@ async fn run_task(
         attempt::end_internal(&workshop, bench, &task, Reason::Panicked).await;
         None
     };
-    drop(taken_up);
+    drop((unsettled, taken_up));
     if let Some(delivery) = delivery {
         let _outside = bench.lane.load.outside(Callee::Receiver);
         deliver::first_try(&workshop, delivery).await;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::received::Received;
 use super::stream::Stream;
-use super::{Body, Origin, Unsent};
+use super::{Body, Origin, Unsent, has_two_readings};
 
 /// Common servers hang up after five idle seconds; a connection near that age may be closing.
 const MAX_AGE: Duration = Duration::from_secs(4);
@@ -78,8 +78,8 @@ impl Link {
     }
 
     /// Whether the connection is open and carries nothing.
-    fn is_free(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.protocol.go_on(cx) && self.sender.is_ready()
+    fn is_free(&mut self) -> bool {
+        !self.protocol.go_on(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
     }
 
     pub(super) async fn send(
@@ -92,20 +92,18 @@ impl Link {
         let is_short = request.body().size_hint().exact().is_some_and(|bytes| bytes <= SHORT_BODY);
         let mut answer = pin!(sender.try_send_request(request));
         let answered = poll_fn(|cx| {
-            let has_ended = protocol.go_on(cx);
-            match answer.as_mut().poll(cx) {
-                Poll::Pending if has_ended => Poll::Ready(None),
-                answered => answered.map(Some),
-            }
+            // A protocol that has ended has answered.
+            protocol.go_on(cx);
+            answer.as_mut().poll(cx)
         });
-        let response = match answered.await {
-            Some(Ok(response)) => response,
-            Some(Err(mut error)) => {
-                let back = error.take_message();
-                return Err(back.map_or(Lost::MaybeSent, |request| Lost::HandedBack(Box::new(request))));
-            }
-            None => return Err(Lost::MaybeSent),
-        };
+        let response = answered.await.map_err(|mut error| {
+            let back = error.take_message();
+            back.map_or(Lost::MaybeSent, |request| Lost::HandedBack(Box::new(request)))
+        })?;
+        // Its connection ends here, so nothing after it is anybody's answer.
+        if has_two_readings(response.headers()) {
+            return Err(Lost::MaybeSent);
+        }
         let link = Self { protocol, sender, pooled: true };
         let lent = Lent { link, pool: Arc::clone(pool), origin: origin.clone() };
         let (head, body) = response.into_parts();
@@ -115,7 +113,7 @@ impl Link {
             // the answer.
             tokio::spawn(lent.go_home());
         } else {
-            received.comes_over(lent).await;
+            received.comes_over(lent);
         }
         Ok(Response::from_parts(head, received))
     }
@@ -134,10 +132,17 @@ impl Lent {
         !self.link.protocol.go_on(cx)
     }
 
-    /// The answer was read: the connection is idle, or of no further use.
-    pub(super) fn give_back(mut self, cx: &mut Context<'_>) {
-        if self.link.is_free(cx) {
+    /// The answer was read: the connection is idle, at its end, or still has a part of the request to send.
+    pub(super) fn give_back(mut self) {
+        // Nobody waits for it any longer: whoever did must not be woken, nor kept in memory, by it.
+        let has_ended = self.link.protocol.go_on(&mut Context::from_waker(Waker::noop()));
+        if has_ended {
+            return;
+        }
+        if self.link.sender.is_ready() {
             self.pool.park(&self.origin, self.link);
+        } else {
+            tokio::spawn(self.go_home());
         }
     }
 
@@ -194,7 +199,7 @@ impl Pool {
             if since + self.max_age <= now {
                 return None;
             }
-            if link.is_free(&mut Context::from_waker(Waker::noop())) {
+            if link.is_free() {
                 return Some(link);
             }
         }

@@ -4,7 +4,6 @@
 //! dropping the body earlier closes it.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -29,20 +28,16 @@ impl Received {
     }
 
     /// From now on whoever reads this drives the connection; an empty body is read already.
-    pub(super) async fn comes_over(&mut self, lent: Lent) {
+    pub(super) fn comes_over(&mut self, lent: Lent) {
         self.lent = Some(Box::new(lent));
         if self.incoming.is_end_stream() {
-            poll_fn(|cx| {
-                self.give_back(cx);
-                Poll::Ready(())
-            })
-            .await;
+            self.give_back();
         }
     }
 
-    fn give_back(&mut self, cx: &mut Context<'_>) {
+    fn give_back(&mut self) {
         if let Some(lent) = self.lent.take() {
-            lent.give_back(cx);
+            lent.give_back();
         }
     }
 }
@@ -83,8 +78,9 @@ impl Body for Received {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Poll::Ready(Some(Ok(_))) if !self.incoming.is_end_stream() => {}
-            Poll::Ready(_) => self.give_back(cx),
+            // After trailers there is nothing, and not everybody asks again to hear so.
+            Poll::Ready(Some(Ok(ref frame))) if !frame.is_trailers() && !self.incoming.is_end_stream() => {}
+            Poll::Ready(_) => self.give_back(),
             Poll::Pending => {}
         }
         frame

@@ -362,6 +362,62 @@ async fn an_answer_can_overtake_its_request() {
     parked(&client).await;
 }
 
+/// A body that says how long it is before it is all there.
+struct Announced(Body, u64);
+
+impl http_body::Body for Announced {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        std::pin::Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.1)
+    }
+}
+
+#[tokio::test]
+async fn a_short_request_that_its_answer_overtakes_is_sent_to_the_end() {
+    let server = Server::start().await;
+    let (client, origin) = (client(), server.origin());
+    for (answer, body) in [(OK, "ok"), ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "")] {
+        let (feed, late) = fed_body();
+        let request = with_body("POST", "/", Announced(late, 4).boxed_unsync());
+        let (answered, mut peer) = tokio::join!(client.send(&origin, request, Reuse::Fresh), async {
+            let mut peer = server.accept().await;
+            peer.request().await;
+            peer.write(answer).await;
+            peer
+        });
+        assert_eq!(text(answered.unwrap()).await.unwrap(), body);
+        feed.send(Bytes::from_static(b"late")).await.unwrap();
+        peer.read_until("late").await;
+        parked(&client).await;
+        client.inner.pool.take(&origin, Instant::now()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_trailers_gives_its_connection_back_to_who_reads_no_further() {
+    let (client, server) = (client(), Server::start().await);
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n";
+    let (answer, _peer) = exchange(&client, &server.origin(), Reuse::Pooled, async {
+        let mut peer = server.accept().await;
+        peer.answer(chunked).await;
+        peer
+    })
+    .await;
+    let mut body = answer.unwrap().into_body();
+    assert!(body.frame().await.unwrap().unwrap().is_data());
+    assert!(body.frame().await.unwrap().unwrap().is_trailers());
+    assert_eq!(client.idle(), 1);
+}
+
 #[tokio::test]
 async fn a_small_document_is_fetched_whole_or_not_at_all() {
     let server = Server::start().await;
