@@ -23,7 +23,9 @@ mod upstream;
 pub use attack::{Attack, Kind};
 pub use upstream::Upstream;
 
-const WARM_UP: Duration = Duration::from_secs(1);
+/// When so many connect at once, and a fifth ask for what they never read, the buffers of their sockets are
+/// filled first: that is over by then.
+const WARM_UP: Duration = Duration::from_secs(3);
 /// Connections of the good client.
 const CONNECTIONS: usize = 8;
 const CONCURRENCY: u32 = 64;
