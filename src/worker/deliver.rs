@@ -15,7 +15,7 @@ use super::{Bench, Outside, STORE_PAUSE, Workshop, insist};
 use crate::clock::Timestamp;
 use crate::delivery::{self, DeliveryDecision};
 use crate::guard::WebhookUri;
-use crate::id::Seq;
+use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
 use crate::outcome::{FailureCode, Outcome, Said, UpstreamsError};
 use crate::seal::{Column, Place};
@@ -78,15 +78,16 @@ pub(super) async fn later_try(workshop: &Workshop<impl Outside>, delivery: &Read
                 Err(pause) => release(workshop, delivery, pause.mul_f64(0.5 + (workshop.chance)())).await,
             }
         }
-        Ok(Loaded::Refused) => {
+        Ok(Loaded::Refused(id)) => {
             let outcome = DeliveryOutcome::Failed { why: DeliveryFailure::AddressDenied("uri") };
-            settle(workshop, delivery, outcome, 0).await;
+            settle(workshop, delivery, Tried { task: Some(id), outcome, took_ms: 0 }).await;
         }
         Ok(Loaded::Unconfigured) => release(workshop, delivery, UNCONFIGURED_PAUSE).await,
         Err(LoadError::Store(_)) => release(workshop, delivery, STORE_PAUSE).await,
         Err(LoadError::Unreadable) => {
             tracing::error!("a delivery cannot be opened; it counts as a failed try");
-            settle(workshop, delivery, DeliveryOutcome::Failed { why: DeliveryFailure::Broken }, 0).await;
+            let outcome = DeliveryOutcome::Failed { why: DeliveryFailure::Broken };
+            settle(workshop, delivery, Tried { task: None, outcome, took_ms: 0 }).await;
         }
     }
 }
@@ -109,16 +110,21 @@ async fn try_once(
         tracing::error!(task = %message.id, "a delivery panicked; it counts as a failed try");
         DeliveryOutcome::Failed { why: DeliveryFailure::Broken }
     });
-    settle(workshop, delivery, outcome, u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)).await;
+    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    settle(workshop, delivery, Tried { task: Some(message.id), outcome, took_ms }).await;
 }
 
-async fn settle(
-    workshop: &Workshop<impl Outside>,
-    delivery: &ReadyDelivery,
+/// A delivery attempt that is over.
+struct Tried {
+    /// `None` where that cannot be read.
+    task: Option<TaskId>,
     outcome: DeliveryOutcome,
     took_ms: u64,
-) {
+}
+
+async fn settle(workshop: &Workshop<impl Outside>, delivery: &ReadyDelivery, tried: Tried) {
     let number = delivery.tries + 1;
+    let Tried { task, outcome, took_ms } = tried;
     let (delivered, status) = match outcome {
         DeliveryOutcome::Delivered { status } => (true, Some(status)),
         DeliveryOutcome::Failed { why: DeliveryFailure::HttpStatus(status) } => (false, Some(status)),
@@ -126,26 +132,37 @@ async fn settle(
     };
     let now = workshop.clock.steady();
     let decision = delivery::decide(number, delivered, &workshop.delivery_backoff, now, (workshop.chance)());
-    let (end, outcome_is) = act_on(workshop, decision, outcome, number, now, status);
+    let logged = Logged { task, why: why(outcome), status, number };
+    let (end, outcome_is) = act_on(workshop, decision, logged, now);
     let record =
         AttemptRecord { number, ended_at: workshop.clock.wall(), took_ms, outcome: outcome_is, status };
     insist(|| workshop.store.settle_delivery(delivery.seq, delivery.lease, record, end)).await;
+}
+
+fn why(outcome: DeliveryOutcome) -> &'static str {
+    match outcome {
+        DeliveryOutcome::Delivered { .. } => "",
+        DeliveryOutcome::Failed { why } => why.code(),
+    }
+}
+
+/// What the log says of an attempt.
+struct Logged {
+    task: Option<TaskId>,
+    why: &'static str,
+    status: Option<u16>,
+    number: u32,
 }
 
 /// Counts and says what was decided, and turns it into what is written.
 fn act_on(
     workshop: &Workshop<impl Outside>,
     decision: DeliveryDecision,
-    outcome: DeliveryOutcome,
-    number: u32,
+    Logged { task, why, status, number }: Logged,
     now: Timestamp,
-    status: Option<u16>,
 ) -> (DeliveryEnd, Outcome) {
     let metrics = &workshop.delivery_metrics;
-    let why = match outcome {
-        DeliveryOutcome::Delivered { .. } => "",
-        DeliveryOutcome::Failed { why } => why.code(),
-    };
+    let task = task.map(tracing::field::display);
     match decision {
         DeliveryDecision::Delivered => {
             metrics.delivered.inc();
@@ -154,6 +171,7 @@ fn act_on(
         DeliveryDecision::Retry { due_at } => {
             metrics.retried.inc();
             tracing::debug!(
+                task,
                 why,
                 status,
                 attempt = number,
@@ -165,6 +183,7 @@ fn act_on(
         DeliveryDecision::GiveUp => {
             metrics.given_up.inc();
             tracing::warn!(
+                task,
                 why,
                 status,
                 attempts = number,
@@ -181,7 +200,7 @@ enum Loaded {
         message: Message,
     },
     /// Today's rules no longer allow the URI.
-    Refused,
+    Refused(TaskId),
     Unconfigured,
 }
 
@@ -202,7 +221,7 @@ async fn load(workshop: &Workshop<impl Outside>, seq: Seq) -> Result<Loaded, Loa
     let uri = facts.webhook_uri.as_ref().ok_or(LoadError::Unreadable)?;
     Ok(match WebhookUri::parse(uri.expose(), &workshop.rules) {
         Ok(uri) => Loaded::Ready { uri, message: message(workshop, bench, &facts, said.as_ref()) },
-        Err(_) => Loaded::Refused,
+        Err(_) => Loaded::Refused(facts.id),
     })
 }
 

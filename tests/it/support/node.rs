@@ -251,6 +251,7 @@ impl Node {
         let why = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
             let is_it = line["message"].as_str()?.starts_with("webhook given up");
+            is_it.then(|| line["task"].as_str().expect("the line names its task"));
             is_it.then(|| line["why"].as_str().map(str::to_owned)).flatten()
         };
         eventually(&what, async || self.log().lines().filter_map(why).nth(count - 1)).await
