@@ -31,7 +31,7 @@ const MAX_IDLE_PER_ORIGIN: usize = 512;
 const MAX_IDLE: usize = 1024;
 /// Response headers, all lines together; also the largest piece of a body read at once.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
-/// A request whose body is no longer than this is written before anybody can wait for the rest of it.
+/// The rest of a body no longer than this fits into the buffers of its sockets: whoever reads the answer can send it.
 const SHORT_BODY: u64 = 64 * 1024;
 
 /// Why a request has no response.
@@ -51,6 +51,11 @@ impl Protocol {
             self.0 = None;
         }
         self.0.is_none()
+    }
+
+    /// Goes on, and nobody is woken when it could go on further.
+    fn has_ended(&mut self) -> bool {
+        self.go_on(&mut Context::from_waker(Waker::noop()))
     }
 }
 
@@ -74,12 +79,12 @@ impl Link {
 
     #[cfg(test)]
     pub(super) fn is_closed(&mut self) -> bool {
-        self.protocol.go_on(&mut Context::from_waker(Waker::noop()))
+        self.protocol.has_ended()
     }
 
     /// Whether the connection is open and carries nothing.
     fn is_free(&mut self) -> bool {
-        !self.protocol.go_on(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
+        !self.protocol.has_ended() && self.sender.is_ready()
     }
 
     pub(super) async fn send(
@@ -127,16 +132,15 @@ pub(super) struct Lent {
 }
 
 impl Lent {
-    /// Goes on; `false` when the connection has ended.
+    /// Goes on as far as it can; says whether the connection has ended.
     pub(super) fn go_on(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.link.protocol.go_on(cx)
+        self.link.protocol.go_on(cx)
     }
 
     /// The answer was read: the connection is idle, at its end, or still has a part of the request to send.
     pub(super) fn give_back(mut self) {
         // Nobody waits for it any longer: whoever did must not be woken, nor kept in memory, by it.
-        let has_ended = self.link.protocol.go_on(&mut Context::from_waker(Waker::noop()));
-        if has_ended {
+        if self.link.protocol.has_ended() {
             return;
         }
         if self.link.sender.is_ready() {

@@ -64,7 +64,7 @@ impl Body for Received {
         if frame.is_pending()
             && let Some(lent) = &mut self.lent
         {
-            if !lent.go_on(cx) {
+            if lent.go_on(cx) {
                 self.lent = None;
             }
             frame = Pin::new(&mut self.incoming).poll_frame(cx);

@@ -61,6 +61,27 @@ struct Case {
     believed: (bool, bool),
 }
 
+impl Case {
+    fn of(
+        name: &'static str,
+        webhook: &Received,
+        (secret, jwks): (&String, &Value),
+        believed: (bool, bool),
+    ) -> Self {
+        let header = |name| webhook.header(name).expect("a signed webhook").to_owned();
+        Self {
+            name,
+            secret: secret.clone(),
+            jwks: jwks.clone(),
+            id: header("webhook-id"),
+            timestamp: header("webhook-timestamp"),
+            signature: header("webhook-signature"),
+            body: webhook.body.clone(),
+            believed,
+        }
+    }
+}
+
 /// Real webhooks of a node, and what an attacker could make of one.
 async fn cases() -> Vec<Case> {
     let (upstream, receiver) = (Upstream::start().await, Receiver::start().await);
@@ -68,17 +89,7 @@ async fn cases() -> Vec<Case> {
     node.submit(node.get(&format!("/accounts?{}", receiver.query("/hook")))).await;
     let webhook = receiver.wait_for(1).await.remove(0);
     let (secret, jwks) = (signatures::secrets(&node).await.remove(0), signatures::jwks(&node).await.json());
-    let header = |name| webhook.header(name).expect("a signed webhook").to_owned();
-    let case = |name, believed| Case {
-        name,
-        secret: secret.clone(),
-        jwks: jwks.clone(),
-        id: header("webhook-id"),
-        timestamp: header("webhook-timestamp"),
-        signature: header("webhook-signature"),
-        body: webhook.body.clone(),
-        believed,
-    };
+    let case = |name, believed| Case::of(name, &webhook, (&secret, &jwks), believed);
     let mut changed = case("a changed byte", (false, false));
     changed.body[20] ^= 1;
     let mut wrong = case("a wrong key", (false, false));
@@ -116,17 +127,7 @@ async fn rotated() -> Vec<Case> {
     let newest = (signatures::secrets(&node).await.remove(0), signatures::jwks(&node).await.json());
 
     let case = |name, webhook: &Received, (secret, jwks): (&String, &Value), believed: bool| {
-        let header = |name| webhook.header(name).expect("a signed webhook").to_owned();
-        Case {
-            name,
-            secret: secret.clone(),
-            jwks: jwks.clone(),
-            id: header("webhook-id"),
-            timestamp: header("webhook-timestamp"),
-            signature: header("webhook-signature"),
-            body: webhook.body.clone(),
-            believed: (believed, believed),
-        }
+        Case::of(name, webhook, (secret, jwks), (believed, believed))
     };
     let (old, new, newest) = ((&old_secret, &old_jwks), (&new_secret, &new_jwks), (&newest.0, &newest.1));
     let mut changed = case("during a rotation, a changed byte", &during, new, false);

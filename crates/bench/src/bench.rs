@@ -153,17 +153,7 @@ impl Bench {
     }
 
     fn setup(&self, dir: &TempDir, concurrency: u32) -> Setup {
-        Setup {
-            program: self.options.ringback.clone(),
-            dir: dir.path().to_owned(),
-            upstream: self.peers.upstream,
-            concurrency,
-            server: String::new(),
-            retry: String::new(),
-            webhooks: String::new(),
-            retention: String::new(),
-            further: String::new(),
-        }
+        Setup::new(&self.options.ringback, dir.path(), self.peers.upstream, concurrency)
     }
 
     fn fresh_dir(&self) -> std::io::Result<TempDir> {

@@ -113,19 +113,14 @@ pub fn run(options: &Options) -> anyhow::Result<Reckoning> {
     let peers = Peers::start(&ledger)?;
     peers.manners.set_trouble(TROUBLE);
     let setup = Setup {
-        program: options.ringback.clone(),
-        dir: dir.path().to_owned(),
-        upstream: peers.upstream,
-        concurrency: 64,
         further: format!(
             "[[upstreams]]\nname = \"keyed\"\nprefix = \"/keyed\"\nurl = \"http://{}/bench\"\n\
              idempotency = \"key\"\nconcurrency = 64\n[upstreams.retry]\n{DELAYS}\n",
             peers.upstream
         ),
-        server: String::new(),
         retry: DELAYS.to_owned(),
         webhooks: DELAYS.to_owned(),
-        retention: String::new(),
+        ..Setup::new(&options.ringback, dir.path(), peers.upstream, 64)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut reckoning = Reckoning::default();

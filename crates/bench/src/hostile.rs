@@ -89,18 +89,11 @@ pub fn run(options: &Options, report: &mut Report) -> anyhow::Result<Outcome> {
     let peers = Peers::start(&ledger)?;
     let upstream = Upstream::start()?;
     let setup = Setup {
-        program: options.ringback.clone(),
-        dir: dir.path().to_owned(),
-        upstream: peers.upstream,
-        concurrency: CONCURRENCY,
-        server: String::new(),
-        retry: String::new(),
-        webhooks: String::new(),
-        retention: String::new(),
         further: format!(
             "[[upstreams]]\nname = \"hostile\"\nprefix = \"/hostile\"\nurl = \"http://{}\"\n",
             upstream.address
         ),
+        ..Setup::new(&options.ringback, dir.path(), peers.upstream, CONCURRENCY)
     };
     let node = setup.start()?;
     let target = Target::new(node.gateway, peers.receiver);

@@ -43,6 +43,22 @@ pub struct Node {
 }
 
 impl Setup {
+    /// With nothing further: `concurrency` attempts at once, and as many deliveries.
+    #[must_use]
+    pub fn new(program: &Path, dir: &Path, upstream: SocketAddr, concurrency: u32) -> Self {
+        Self {
+            program: program.to_owned(),
+            dir: dir.to_owned(),
+            upstream,
+            concurrency,
+            server: String::new(),
+            retry: String::new(),
+            webhooks: String::new(),
+            retention: String::new(),
+            further: String::new(),
+        }
+    }
+
     #[must_use]
     pub fn database(&self) -> PathBuf {
         self.dir.join("data").join("ringback.db")

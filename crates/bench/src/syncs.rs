@@ -72,17 +72,7 @@ fn part(
     let ledger = Arc::new(Ledger::default());
     let peers = Peers::start(&ledger)?;
     peers.manners.set_delay(upstream);
-    let setup = Setup {
-        program: options.ringback.clone(),
-        dir: dir.path().to_owned(),
-        upstream: peers.upstream,
-        concurrency: CONCURRENCY,
-        server: String::new(),
-        retry: String::new(),
-        webhooks: String::new(),
-        retention: String::new(),
-        further: String::new(),
-    };
+    let setup = Setup::new(&options.ringback, dir.path(), peers.upstream, CONCURRENCY);
     let node = setup.start()?;
     let log = dir.path().join("trace");
     let mut strace = attach(&node, &log)?;

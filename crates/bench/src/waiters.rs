@@ -76,23 +76,17 @@ pub fn run(options: &Options, report: &mut Report) -> anyhow::Result<Outcome> {
     let upstream = Upstream::start()?;
     let most = count + SPARE;
     let setup = Setup {
-        program: options.ringback.clone(),
-        dir: dir.path().to_owned(),
-        upstream: upstream.address,
-        concurrency: 1,
         // Nothing else may end a wait.
         server: format!(
             "max_connections = {most}\nmax_calls = {most}\nmax_calls_per_credentials = {most}\n\
              max_waiters = {most}\nmax_wait = \"10m\"\nheader_timeout = \"10m\""
         ),
-        retry: String::new(),
-        webhooks: String::new(),
-        retention: String::new(),
         further: format!(
             "[[upstreams]]\nname = \"gated\"\nprefix = \"/gated\"\nurl = \"http://{}/gated\"\n\
              timeout = \"10m\"\ntotal_timeout = \"10m\"\n",
             upstream.address
         ),
+        ..Setup::new(&options.ringback, dir.path(), upstream.address, 1)
     };
     let node = setup.start()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -145,17 +145,7 @@ impl<'a> Contender<'a> {
     }
 
     fn start_ringback(&mut self) -> anyhow::Result<()> {
-        let setup = Setup {
-            program: self.programs.ringback.clone(),
-            dir: self.dir.clone(),
-            upstream: self.upstream,
-            concurrency: CONCURRENCY,
-            server: String::new(),
-            retry: String::new(),
-            webhooks: String::new(),
-            retention: String::new(),
-            further: String::new(),
-        };
+        let setup = Setup::new(&self.programs.ringback, &self.dir, self.upstream, CONCURRENCY);
         let node = setup.start()?;
         self.front = node.gateway;
         self.node = Some(node);
