@@ -200,8 +200,15 @@ impl Client {
         defect::act_as_if(&request);
         frame(&mut request);
         loop {
-            let link = patience.bound(self.link(origin, reuse)).await.unwrap_or(Err(Unsent::Timeout));
-            let link = link.map_err(SendError::NotSent)?;
+            let link = match self.idle_link(origin, reuse) {
+                Some(link) => link,
+                // Boxed: a handshake's state is large, and most requests do without one.
+                None => patience
+                    .bound(Box::pin(self.connect(origin)))
+                    .await
+                    .unwrap_or(Err(Unsent::Timeout))
+                    .map_err(SendError::NotSent)?,
+            };
             match self.send_on(link, origin, request, patience).await {
                 Ok(response) => return Ok(response),
                 Err(Unanswered::Over(error)) => return Err(error),
@@ -297,14 +304,8 @@ impl Client {
         self.inner.pool.idle()
     }
 
-    async fn link(&self, origin: &Origin, reuse: Reuse) -> Result<Link, Unsent> {
-        if reuse == Reuse::Pooled
-            && let Some(link) = self.inner.pool.take(origin, Instant::now())
-        {
-            return Ok(link);
-        }
-        // Boxed: a handshake's state is large, and most requests do without one.
-        Box::pin(self.connect(origin)).await
+    fn idle_link(&self, origin: &Origin, reuse: Reuse) -> Option<Link> {
+        (reuse == Reuse::Pooled).then(|| self.inner.pool.take(origin, Instant::now())).flatten()
     }
 
     async fn connect(&self, origin: &Origin) -> Result<Link, Unsent> {

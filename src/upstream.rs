@@ -3,12 +3,15 @@
 //! Owns where a call goes, what its header section says there, and how long each part of the
 //! answer may take. Knows no store and no retries: it takes a call and returns what happened.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::poll;
 use http::response::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
@@ -113,20 +116,29 @@ impl<B: Arriving> Answer<B> {
     /// `Timeout` when the piece or the whole attempt took too long, `Broken` when the body ended
     /// before its end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, NoAnswer> {
-        loop {
-            let end = self.end.min(Instant::now() + self.idle_timeout);
-            match timeout_at(end, self.body.frame()).await {
-                Err(_) => return Err(NoAnswer::Timeout),
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(_))) => return Err(NoAnswer::Broken),
+        while !self.body.is_end_stream() {
+            match self.frame().await? {
+                None => break,
+                Some(Err(_)) => return Err(NoAnswer::Broken),
                 // Trailers are no part of a result.
-                Ok(Some(Ok(frame))) => {
+                Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
                     }
                 }
             }
         }
+        Ok(None)
+    }
+
+    async fn frame(&mut self) -> Result<Option<Result<Frame<Bytes>, B::Error>>, NoAnswer> {
+        let mut frame = self.body.frame();
+        // What has come already needs no limit on the wait for it.
+        if let Poll::Ready(frame) = poll!(&mut frame) {
+            return Ok(frame);
+        }
+        let end = self.end.min(Instant::now() + self.idle_timeout);
+        timeout_at(end, frame).await.map_err(|_| NoAnswer::Timeout)
     }
 }
 

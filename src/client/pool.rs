@@ -82,9 +82,9 @@ impl Link {
         self.protocol.has_ended()
     }
 
-    /// Whether the connection is open and carries nothing.
-    fn is_free(&mut self) -> bool {
-        !self.protocol.has_ended() && self.sender.is_ready()
+    /// Whether the connection was open when it was last looked at, and carries nothing.
+    fn is_free(&self) -> bool {
+        self.protocol.0.is_some() && self.sender.is_ready()
     }
 
     pub(super) async fn send(
@@ -139,11 +139,12 @@ impl Lent {
 
     /// The answer was read: the connection is idle, at its end, or still has a part of the request to send.
     pub(super) fn give_back(mut self) {
-        // Nobody waits for it any longer: whoever did must not be woken, nor kept in memory, by it.
-        if self.link.protocol.has_ended() {
+        // Most exchanges are over with the last of the answer. Who waited for it may be woken once more by what
+        // the peer does next, which costs less than turning each connection a last time.
+        if !self.link.is_free() && self.link.protocol.has_ended() {
             return;
         }
-        if self.link.sender.is_ready() {
+        if self.link.is_free() {
             self.pool.park(&self.origin, self.link);
         } else {
             tokio::spawn(self.go_home());
@@ -195,18 +196,12 @@ impl Pool {
         Self { shelf: Mutex::default(), max_age }
     }
 
-    /// The connection that was idle for the shortest time.
+    /// The connection that was idle for the shortest time. Its peer may have closed it: a request it is given
+    /// then comes back untouched.
     pub(super) fn take(&self, origin: &Origin, now: Instant) -> Option<Link> {
-        loop {
-            let Idle { mut link, since } = self.lock().take_newest(origin)?;
-            // Those behind it are older still, and are dropped soon.
-            if since + self.max_age <= now {
-                return None;
-            }
-            if link.is_free() {
-                return Some(link);
-            }
-        }
+        let Idle { link, since } = self.lock().take_newest(origin)?;
+        // Those behind it are older still, and are dropped soon.
+        (since + self.max_age > now).then_some(link)
     }
 
     fn park(self: &Arc<Self>, origin: &Origin, link: Link) {

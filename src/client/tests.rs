@@ -130,7 +130,7 @@ async fn a_request_for_a_dead_connection_goes_on_or_was_not_sent() {
     let (client, server) = (client(), Server::start().await);
     let origin = server.origin();
     for was_pooled in [true, false] {
-        let (link, peer) = tokio::join!(client.link(&origin, Reuse::Fresh), server.accept());
+        let (link, peer) = tokio::join!(client.connect(&origin), server.accept());
         let mut link = link.unwrap().pooled(was_pooled);
         peer.reset();
         while !link.is_closed() {
