@@ -116,13 +116,13 @@ pub struct Gateway {
 }
 
 /// Where a call came from.
-pub struct Peer {
+pub struct Peer<'c> {
     pub address: IpAddr,
     /// Where informational responses go; `None` where they cannot (HTTP/1.0 and HTTP/2).
     pub informational: Option<Informational>,
-    pub tunnels: Tunnels,
+    pub tunnels: &'c Tunnels,
     /// The node stops: nobody waits any longer.
-    pub stop: CancellationToken,
+    pub stop: &'c CancellationToken,
 }
 
 /// A call that becomes a task: what its query and its preferences say.
@@ -144,7 +144,7 @@ impl Gateway {
     pub async fn handle(
         &self,
         request: Request<Incoming>,
-        peer: Peer,
+        peer: Peer<'_>,
     ) -> (Response<GatewayBody>, Option<InProgress>) {
         let route = self.routes.find(request.uri().path());
         let credential = route.and_then(|route| request.headers().get(&route.config.identity.header));
@@ -161,7 +161,7 @@ impl Gateway {
         &self,
         route: Option<&Route>,
         request: Request<Incoming>,
-        peer: Peer,
+        peer: Peer<'_>,
     ) -> Response<GatewayBody> {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let form = Form::of(request.headers());
@@ -196,7 +196,7 @@ impl Gateway {
         &self,
         route: Option<&Route>,
         request: Request<Incoming>,
-        peer: Peer,
+        peer: Peer<'_>,
     ) -> Result<Answer, Refusal> {
         target::judge(&request, self.server.max_uri_bytes, self.server.max_header_bytes)?;
         if request.uri().path() == self.jwks.path {
@@ -224,7 +224,7 @@ impl Gateway {
                 id: found.id,
                 below: found.below,
                 headers: request.headers(),
-                stop: &peer.stop,
+                stop: peer.stop,
             };
             return Ok(Answer::Ours(Box::pin(results::results(self, route, call)).await));
         }
@@ -246,7 +246,7 @@ impl Gateway {
         &self,
         route: &Route,
         request: Request<Incoming>,
-        peer: &Peer,
+        peer: &Peer<'_>,
         wish: Wish,
     ) -> Result<Answer, Refusal> {
         if request.headers().contains_key(header::UPGRADE) {
@@ -275,7 +275,7 @@ impl Gateway {
         if let Some((seconds, method, headers)) = waits
             && let Some(task) = accepted.headers().get(answer::TASK).and_then(|id| id.to_str().ok())
         {
-            let stop = &peer.stop;
+            let stop = peer.stop;
             let call = ResultsCall { method: &method, id: task, below: None, headers: &headers, stop };
             // Boxed: calls that do not wait need not carry the room for it.
             if let Some(answer) = Box::pin(results::in_time(self, route, &call, seconds)).await {
@@ -293,7 +293,7 @@ impl Gateway {
         &self,
         route: &Route,
         mut request: Request<Incoming>,
-        peer: Peer,
+        peer: Peer<'_>,
     ) -> Result<Answer, Refusal> {
         let client_host = forwarded::client_host(request.uri(), request.headers());
         let path_and_query = target::upstream_target(request.uri());
@@ -324,7 +324,7 @@ impl Gateway {
     fn make_end_to_end(
         &self,
         parts: &mut http::request::Parts,
-        peer: &Peer,
+        peer: &Peer<'_>,
         client_host: Option<&HeaderValue>,
     ) {
         let headers = &mut parts.headers;

@@ -18,7 +18,7 @@ mod addresses;
 mod uri;
 mod zone;
 
-pub use uri::{UriRefusal, WebhookUri};
+pub use uri::{Receiver, UriRefusal, WebhookUri};
 pub use zone::zone;
 
 /// What the table says about an address.

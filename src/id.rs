@@ -63,6 +63,9 @@ impl FromStr for TaskId {
     }
 }
 
+/// Hashes keys that nobody outside chooses, so that collisions need not be feared.
+pub type KeyHash = foldhash::fast::RandomState;
+
 /// The store's key of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seq(pub i64);

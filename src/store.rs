@@ -20,6 +20,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::Timestamp;
+use crate::guard::Receiver;
 use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
 use crate::outcome::{Failure, Outcome, Unanswered};
@@ -115,7 +116,7 @@ pub struct TaskFacts {
     pub method: Method,
     pub path: String,
     pub query: Option<String>,
-    pub webhook_uri: Option<crate::secret::Secret>,
+    pub receiver: Option<Receiver>,
     pub accepted_at: Timestamp,
 }
 

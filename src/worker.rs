@@ -136,15 +136,20 @@ async fn dispatch_tasks(
     // Answers that are taken in and not written yet take memory: there are as many of them at most.
     let unsettled = bench.concurrency.saturating_mul(2).min(Semaphore::MAX_PERMITS);
     let unsettled = Arc::new(Semaphore::new(unsettled));
-    while let Some((permits, task)) = stop
-        .run_until_cancelled(async {
+    let mut stopped = pin!(stop.cancelled());
+    loop {
+        let next = async {
             let unsettled = Arc::clone(&unsettled).acquire_owned().await.expect("never closed");
             let place = Arc::clone(&places).acquire_owned().await.expect("never closed");
             (Permits { place, unsettled }, bench.lane.ready.next().await)
-        })
-        .await
-    {
-        running.spawn(run_task(Arc::clone(&workshop), index, task, permits));
+        };
+        let (permits, task) = tokio::select! {
+            biased;
+            () = stopped.as_mut() => return,
+            next = next => next,
+        };
+        // Boxed: a runtime moves what it is given to spawn ten times, and this is several kilobytes.
+        running.spawn(Box::pin(run_task(Arc::clone(&workshop), index, task, permits)));
     }
 }
 
@@ -163,7 +168,7 @@ async fn run_task(
     Permits { place, unsettled }: Permits,
 ) {
     let bench = &workshop.benches[index];
-    let Some(taken_up) = bench.lane.cancellations.take_up(task.seq, task.lease) else { return };
+    let Some(mut taken_up) = bench.lane.cancellations.take_up(task.seq, task.lease) else { return };
     let _in_flight = bench.lane.load.in_flight();
     let attempt = {
         let carried = task.carried.take();
@@ -202,7 +207,7 @@ async fn dispatch_deliveries(
         })
         .await
     {
-        running.spawn(run_delivery(Arc::clone(&workshop), delivery, permit));
+        running.spawn(Box::pin(run_delivery(Arc::clone(&workshop), delivery, permit)));
     }
 }
 

@@ -70,10 +70,11 @@ pub async fn serve(
                 tunnels: Tunnels::new(connections.clone(), stop.clone()),
                 stop: stop.clone(),
             };
-            connections.spawn(async move {
+            // Boxed: a runtime moves what it is given to spawn ten times.
+            connections.spawn(Box::pin(async move {
                 connection.attend(stream).await;
                 drop(permit);
-            });
+            }));
         }
     };
     stop.run_until_cancelled(accepting).await;
@@ -217,13 +218,8 @@ impl Connection {
         Ok(response.map(|body| Attended::new(body, None, Some(stream), place)))
     }
 
-    fn peer(&self, informational: Option<Informational>) -> Peer {
-        Peer {
-            address: self.peer.ip(),
-            informational,
-            tunnels: self.tunnels.clone(),
-            stop: self.stop.clone(),
-        }
+    fn peer(&self, informational: Option<Informational>) -> Peer<'_> {
+        Peer { address: self.peer.ip(), informational, tunnels: &self.tunnels, stop: &self.stop }
     }
 
     fn limits(&self) -> Limits {

@@ -19,11 +19,10 @@ use super::refusal::Refusal;
 use super::repeat::{IdempotencyKey, Identical};
 use super::{Gateway, GatewayBody, Route};
 use crate::clock::Timestamp;
-use crate::guard::WebhookUri;
+use crate::guard::{Receiver, WebhookUri};
 use crate::header_block;
 use crate::identity::{Caller, Rejection};
 use crate::seal::{CHUNK_BYTES, Column, Place, Sealed, TaskKey};
-use crate::secret::Secret;
 use crate::store::{Accepted, Carried, NewTask, Repeatable, StoreError, TaskFacts};
 use crate::task::Status;
 
@@ -70,7 +69,7 @@ pub async fn submit(
     let key = IdempotencyKey::of(&call.headers)?;
     let caller = identify(gateway, route, &call.headers).await?;
     // Only now: what the guard allows is nothing for strangers to find out.
-    let webhook_uri = call.webhook_uri.map(|uri| judge_webhook_uri(gateway, uri)).transpose()?;
+    let receiver = call.webhook_uri.map(|uri| judge_webhook_uri(gateway, &uri)).transpose()?;
     if let Some(refusal) = no_room(gateway)
         && !is_known(gateway, route, key, &caller).await?
     {
@@ -98,7 +97,7 @@ pub async fn submit(
         method: call.method,
         path: call.path,
         query: call.query,
-        webhook_uri,
+        receiver,
         accepted_at: wall,
     };
     let deadline = deadline(now, wall, route.config.retry.deadline, caller.expires_at);
@@ -154,9 +153,9 @@ fn repeatable(
     Ok(Some(Box::new(gateway.repeats.hash(key, &call))))
 }
 
-fn judge_webhook_uri(gateway: &Gateway, uri: String) -> Result<Secret, Refusal> {
-    match WebhookUri::parse(&uri, &gateway.rules) {
-        Ok(_) => Ok(Secret::new(uri)),
+fn judge_webhook_uri(gateway: &Gateway, uri: &str) -> Result<Receiver, Refusal> {
+    match WebhookUri::parse(uri, &gateway.rules) {
+        Ok(uri) => Ok(Receiver::Judged(Arc::new(uri))),
         Err(refusal) => Err(Refusal::Invalid(format!("`webhook_uri` {refusal}."))),
     }
 }
@@ -214,7 +213,7 @@ fn new_task(
             .as_ref()
             .map(|query| key.seal(Column::RequestQuery, Place::WHOLE, query.as_bytes())),
         webhook_uri: facts
-            .webhook_uri
+            .receiver
             .as_ref()
             .map(|uri| key.seal(Column::WebhookUri, Place::WHOLE, uri.expose().as_bytes())),
         headers: key.seal(Column::RequestHeaders, Place::WHOLE, &block),

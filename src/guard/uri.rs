@@ -1,6 +1,7 @@
 //! A webhook URI as text: what RFC 3986 allows, less what two readers could read differently.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 
@@ -141,6 +142,36 @@ impl WebhookUri {
         let written = &self.text.expose()[self.target_at..];
         let target = if written.starts_with('/') { written.to_owned() } else { format!("/{written}") };
         PathAndQuery::try_from(target).expect("RFC 3986 characters make a path and query")
+    }
+}
+
+/// Whom a task announces its end to.
+pub enum Receiver {
+    /// By the rules of this process.
+    Judged(Arc<WebhookUri>),
+    /// As stored: the rules may have changed since.
+    Stored(Secret),
+}
+
+impl Receiver {
+    /// The text as submitted, for sealing.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        match self {
+            Self::Judged(uri) => uri.expose(),
+            Self::Stored(text) => text.expose(),
+        }
+    }
+
+    /// The URI, if today's rules allow it.
+    ///
+    /// # Errors
+    /// The first rule it breaks.
+    pub fn judged(&self, rules: &Rules) -> Result<Arc<WebhookUri>, UriRefusal> {
+        match self {
+            Self::Judged(uri) => Ok(Arc::clone(uri)),
+            Self::Stored(text) => WebhookUri::parse(text.expose(), rules).map(Arc::new),
+        }
     }
 }
 

@@ -15,7 +15,8 @@ const REGISTRY_LETTERS: usize = 3;
 #[must_use]
 pub fn zone(host: &str) -> String {
     match host.parse() {
-        Ok(IpAddr::V4(address)) => return address.to_string(),
+        // Its only notation (RFC 6943, 3.1.1).
+        Ok(IpAddr::V4(_)) => return host.to_owned(),
         Ok(IpAddr::V6(address)) => {
             let [a, b, c, d, ..] = address.segments();
             return format!("{a:x}:{b:x}:{c:x}:{d:x}::/64");

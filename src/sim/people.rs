@@ -11,6 +11,7 @@ use super::life::{Kept, Told};
 use super::plan::Call;
 use super::world::{Shared, ring};
 use crate::clock::Clock;
+use crate::guard::Receiver;
 use crate::header_block;
 use crate::id::TaskId;
 use crate::seal::{CHUNK_BYTES, Column, Place, Sealed};
@@ -149,7 +150,7 @@ impl Front {
             method: method.clone(),
             path: path.clone(),
             query: None,
-            webhook_uri: webhook_uri.map(Secret::new),
+            receiver: webhook_uri.map(|uri| Receiver::Stored(Secret::new(uri))),
             accepted_at,
         };
         // As the gateway does: large bodies are read back.

@@ -5,27 +5,49 @@
 //! cancellation stops the attempt that has begun, and waits for the one that has not.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
-use tokio_util::sync::CancellationToken;
+use futures_util::task::AtomicWaker;
 
-use crate::id::Seq;
+use crate::id::{KeyHash, Seq};
 use crate::lease::LeaseToken;
 
 /// The tasks of one upstream that are held, and those cancelled before they were taken up. Never more
 /// than there are leases.
 #[derive(Default)]
 pub struct Cancellations {
-    leases: Mutex<HashMap<(Seq, LeaseToken), Hold>>,
+    leases: Mutex<HashMap<(Seq, LeaseToken), Hold, KeyHash>>,
 }
 
 enum Hold {
-    TakenUp(CancellationToken),
+    TakenUp(Arc<Ear>),
     Cancelled,
 }
 
+/// How the one who works under a lease hears of its end.
+#[derive(Default)]
+struct Ear {
+    cancelled: AtomicBool,
+    listener: AtomicWaker,
+}
+
+impl Ear {
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.listener.wake();
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+}
+
 impl Cancellations {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Seq, LeaseToken), Hold>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Seq, LeaseToken), Hold, KeyHash>> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -37,16 +59,16 @@ impl Cancellations {
         if leases.remove(&key).is_some() {
             return None;
         }
-        let cancelled = CancellationToken::new();
-        leases.insert(key, Hold::TakenUp(cancelled.clone()));
-        Some(TakenUp { of: Arc::clone(self), key, cancelled })
+        let ear = Arc::<Ear>::default();
+        leases.insert(key, Hold::TakenUp(Arc::clone(&ear)));
+        Some(TakenUp { of: Arc::clone(self), key, ear })
     }
 
     /// The task under this lease was cancelled, and that is on stable storage.
     pub(super) fn cancel(&self, seq: Seq, lease: LeaseToken) {
         let mut leases = self.lock();
         match leases.get(&(seq, lease)) {
-            Some(Hold::TakenUp(token)) => token.cancel(),
+            Some(Hold::TakenUp(ear)) => ear.cancel(),
             Some(Hold::Cancelled) => {}
             None => {
                 leases.insert((seq, lease), Hold::Cancelled);
@@ -59,18 +81,22 @@ impl Cancellations {
 pub struct TakenUp {
     of: Arc<Cancellations>,
     key: (Seq, LeaseToken),
-    cancelled: CancellationToken,
+    ear: Arc<Ear>,
 }
 
 impl TakenUp {
     /// The output of `work`, or `None` when the task was cancelled first; `work` is dropped then.
-    pub async fn unless_cancelled<F: Future>(&self, work: F) -> Option<F::Output> {
-        // The cancellation first: work that could go on at the same instant must not begin anything.
-        tokio::select! {
-            biased;
-            () = self.cancelled.cancelled() => None,
-            output = work => Some(output),
-        }
+    pub async fn unless_cancelled<F: Future>(&mut self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            // The cancellation first: work that could go on at the same instant must not begin anything.
+            self.ear.listener.register(cx.waker());
+            if self.ear.is_cancelled() {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(cx).map(Some)
+        })
+        .await
     }
 }
 
@@ -102,7 +128,7 @@ mod tests {
     #[tokio::test]
     async fn work_in_flight_is_dropped_the_moment_its_task_is_cancelled() {
         let cancellations = Arc::new(Cancellations::default());
-        let taken_up = cancellations.take_up(Seq(1), lease(1)).unwrap();
+        let mut taken_up = cancellations.take_up(Seq(1), lease(1)).unwrap();
         assert_eq!(taken_up.unless_cancelled(async { 7 }).await, Some(7));
         let cancel = async { cancellations.cancel(Seq(1), lease(1)) };
         let work = taken_up.unless_cancelled(tokio::time::sleep(LONG));
@@ -114,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn work_that_could_go_on_at_the_same_instant_is_dropped_too() {
         let cancellations = Arc::new(Cancellations::default());
-        let taken_up = cancellations.take_up(Seq(1), lease(1)).unwrap();
+        let mut taken_up = cancellations.take_up(Seq(1), lease(1)).unwrap();
         let (go_on, told) = tokio::sync::oneshot::channel::<()>();
         let mut work = Box::pin(taken_up.unless_cancelled(told));
         assert!(futures_util::poll!(&mut work).is_pending());
@@ -127,7 +153,7 @@ mod tests {
     async fn a_later_lease_of_the_same_task_is_another_matter() {
         let cancellations = Arc::new(Cancellations::default());
         let first = cancellations.take_up(Seq(1), lease(1)).unwrap();
-        let second = cancellations.take_up(Seq(1), lease(2)).unwrap();
+        let mut second = cancellations.take_up(Seq(1), lease(2)).unwrap();
         drop(first);
         cancellations.cancel(Seq(1), lease(2));
         assert_eq!(second.unless_cancelled(tokio::time::sleep(LONG)).await, None);

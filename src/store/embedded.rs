@@ -19,6 +19,7 @@ mod room;
 mod seen;
 mod signing;
 mod space;
+mod statements;
 mod writer;
 
 use std::collections::HashMap;
@@ -34,7 +35,7 @@ use super::{
     Ready, ReadyDelivery, Settled, StoreError,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::id::{Seq, TaskIds};
+use crate::id::{KeyHash, Seq, TaskIds};
 use crate::lease::LeaseToken;
 use crate::seal::Sealed;
 use inbox::{Inbox, Operation, Removal};
@@ -61,7 +62,7 @@ struct Shared {
     lanes: Vec<Arc<Lane>>,
     deliveries: Arc<Ready<ReadyDelivery>>,
     /// Attempts in flight, by number.
-    running: Mutex<HashMap<Seq, u32>>,
+    running: Mutex<HashMap<Seq, u32, KeyHash>>,
     ids: TaskIds,
     clock: Clock,
     /// Set by the writer after each commit.
@@ -73,7 +74,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn running(&self) -> MutexGuard<'_, HashMap<Seq, u32>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<Seq, u32, KeyHash>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

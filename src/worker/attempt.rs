@@ -222,7 +222,7 @@ async fn end(
         workshop.ring.task_key(facts.id).seal(Column::ResultError, Place::WHOLE, &error.write())
     });
     let result = NewResult { unanswered, ..result(workshop, failure, attempts, taken, error) };
-    let asked = facts.webhook_uri.is_some();
+    let asked = facts.receiver.is_some();
     let said = failure.map(|failure| Said::of(failure.code, upstreams));
     let reserved = Reserved::try_new(workshop, bench, facts, said.as_ref());
     let announce = match (asked, &reserved) {

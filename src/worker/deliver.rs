@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ const UNCONFIGURED_PAUSE: Duration = Duration::from_mins(1);
 
 /// A delivery attempt whose places are taken before its result is written.
 pub(super) struct Reserved {
-    uri: WebhookUri,
+    uri: Arc<WebhookUri>,
     message: Message,
     _any: OwnedSemaphorePermit,
     _host: HostPermit,
@@ -50,10 +51,10 @@ impl Reserved {
         said: Option<&Said>,
     ) -> Option<Self> {
         // A URI that today's rules refuse takes the slow path, where the refusal is written down.
-        let uri = WebhookUri::parse(facts.webhook_uri.as_ref()?.expose(), &workshop.rules).ok()?;
+        let uri = facts.receiver.as_ref()?.judged(&workshop.rules).ok()?;
         let any = workshop.delivery_permits.try_any_host()?;
         let now = workshop.clock.steady();
-        let host = workshop.delivery_permits.try_host(&uri.host_key(), &uri.zone(), now).ok()?;
+        let host = workshop.delivery_permits.try_host(uri.host_key(), uri.zone(), now).ok()?;
         let message = message(workshop, bench, facts, said);
         Some(Self { uri, message, _any: any, _host: host })
     }
@@ -72,7 +73,7 @@ pub(super) async fn later_try(workshop: &Workshop<impl Outside>, delivery: &Read
     match load(workshop, delivery.seq).await {
         Ok(Loaded::Ready { uri, message }) => {
             let now = workshop.clock.steady();
-            match workshop.delivery_permits.try_host(&uri.host_key(), &uri.zone(), now) {
+            match workshop.delivery_permits.try_host(uri.host_key(), uri.zone(), now) {
                 Ok(_place) => try_once(workshop, delivery, &uri, &message).await,
                 // Spread, so that those turned away together do not come back together.
                 Err(pause) => release(workshop, delivery, pause.mul_f64(0.5 + (workshop.chance)())).await,
@@ -196,7 +197,7 @@ fn act_on(
 
 enum Loaded {
     Ready {
-        uri: WebhookUri,
+        uri: Arc<WebhookUri>,
         message: Message,
     },
     /// Today's rules no longer allow the URI.
@@ -218,8 +219,8 @@ async fn load(workshop: &Workshop<impl Outside>, seq: Seq) -> Result<Loaded, Loa
         Said::of(FailureCode::from_stored(&failure).unwrap_or(FailureCode::InternalError), upstreams)
     });
     let facts = request::open_task(&mut opener, stored.task)?;
-    let uri = facts.webhook_uri.as_ref().ok_or(LoadError::Unreadable)?;
-    Ok(match WebhookUri::parse(uri.expose(), &workshop.rules) {
+    let receiver = facts.receiver.as_ref().ok_or(LoadError::Unreadable)?;
+    Ok(match receiver.judged(&workshop.rules) {
         Ok(uri) => Loaded::Ready { uri, message: message(workshop, bench, &facts, said.as_ref()) },
         Err(_) => Loaded::Refused(facts.id),
     })

@@ -109,24 +109,37 @@ impl DeliveryPermits {
 
     /// A place at this host for who holds one of the total, if one is free now; else how long to stay
     /// away. All that wait for a receiver that hangs must not keep the store busy by asking over and over.
-    pub(super) fn try_host(&self, host: &str, zone: &str, now: Timestamp) -> Result<HostPermit, Duration> {
+    pub(super) fn try_host(
+        &self,
+        host: String,
+        zone: String,
+        now: Timestamp,
+    ) -> Result<HostPermit, Duration> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let Taken { hosts, zones } = &mut *taken;
-        let in_zone = zones.get(zone).map_or(0, |zone| zone.taken);
+        let in_zone = zones.get(&zone).map_or(0, |zone| zone.taken);
         let free = self.all.available_permits() + 1;
         // Who has no place in its zone is turned away there: its names must not get a short pause each.
         if in_zone >= share(self.total, self.per_host, free) {
-            let zone = zones.get_mut(zone).expect("a zone without attempts has a place");
+            let zone = zones.get_mut(&zone).expect("a zone without attempts has a place");
             return Err(zone.turn_away(now));
         }
-        let at = hosts.entry(host.to_owned()).or_insert_with(|| Holder::new(now));
+        let at = holder(hosts, &host, now);
         if at.taken >= self.per_host {
             return Err(at.turn_away(now));
         }
         at.let_in(now);
-        zones.entry(zone.to_owned()).or_insert_with(|| Holder::new(now)).let_in(now);
-        Ok(HostPermit { taken: Arc::clone(&self.taken), host: host.to_owned(), zone: zone.to_owned() })
+        holder(zones, &zone, now).let_in(now);
+        Ok(HostPermit { taken: Arc::clone(&self.taken), host, zone })
     }
+}
+
+/// The holder of this name; a name is copied only where it is new.
+fn holder<'h>(holders: &'h mut HashMap<String, Holder>, name: &str, now: Timestamp) -> &'h mut Holder {
+    if !holders.contains_key(name) {
+        holders.insert(name.to_owned(), Holder::new(now));
+    }
+    holders.get_mut(name).expect("it is there")
 }
 
 /// A place at one host, given back when dropped.
@@ -176,7 +189,7 @@ mod tests {
         fn ask_in(&mut self, permits: &DeliveryPermits, zone: usize, host: usize) -> bool {
             let Some(any) = permits.try_any_host() else { return false };
             let (host, zone_name) = (format!("{host}:443"), zone.to_string());
-            let Ok(place) = permits.try_host(&host, &zone_name, Timestamp(0)) else { return false };
+            let Ok(place) = permits.try_host(host, zone_name, Timestamp(0)) else { return false };
             self.0.entry(zone).or_default().push((any, place));
             true
         }
@@ -246,7 +259,7 @@ mod tests {
     #[test]
     fn a_host_that_holds_all_its_places_leaves_the_others_theirs() {
         let permits = DeliveryPermits::new(10, 2);
-        let at = |host| permits.try_host(host, host, Timestamp(0));
+        let at = |host: &str| permits.try_host(String::from(host), String::from(host), Timestamp(0));
         let held = [at("slow:443"), at("slow:443")];
         assert!(held.iter().all(Result::is_ok));
         assert!(at("slow:443").is_err());
@@ -281,7 +294,7 @@ mod tests {
                 taken.pop_front();
             }
             let counted = u64::from(now >= from);
-            match permits.try_host(&format!("{}:443", number % names), "zone", Timestamp(now)) {
+            match permits.try_host(format!("{}:443", number % names), String::from("zone"), Timestamp(now)) {
                 Ok(place) => {
                     taken.push_back((now + hold, place));
                     asked.let_in += counted;

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, StreamBody};
 
 use super::{Outside, Workshop};
 use crate::client::{Body, BoxError, full_body};
+use crate::guard::Receiver;
 use crate::header_block;
 use crate::id::{Seq, TaskId};
 use crate::seal::{Column, KeyRing, Opener, Place, Sealed};
@@ -72,14 +73,14 @@ pub(super) fn open_task(opener: &mut Opener<'_>, stored: StoredTask) -> Result<T
             .transpose()
     };
     let query = open_text(Column::RequestQuery, stored.query)?;
-    let webhook_uri = open_text(Column::WebhookUri, stored.webhook_uri)?.map(Secret::new);
+    let receiver = open_text(Column::WebhookUri, stored.webhook_uri)?.map(Secret::new).map(Receiver::Stored);
     Ok(TaskFacts {
         id: stored.id,
         credentials_id: stored.credentials_id.into(),
         method: Method::from_bytes(stored.method.as_bytes()).map_err(|_| LoadError::Unreadable)?,
         path: stored.path,
         query,
-        webhook_uri,
+        receiver,
         accepted_at: stored.accepted_at,
     })
 }

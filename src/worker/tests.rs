@@ -64,7 +64,7 @@ fn task(workshop: &Workshop<Told>, path: &str) -> NewTask {
         method: Method::GET,
         path: path.to_owned(),
         query: None,
-        webhook_uri: None,
+        receiver: None,
         accepted_at: wall,
     };
     NewTask {

@@ -71,7 +71,7 @@ impl Filler {
                 method: Method::GET,
                 path: PATH.to_owned(),
                 query: None,
-                webhook_uri: None,
+                receiver: None,
                 accepted_at: self.clock.wall(),
             },
             headers: HeaderMap::new(),

@@ -9,6 +9,7 @@ use super::backlog::{Held, Leased, Owner};
 use super::cancel;
 use super::claim::new_lease;
 use super::inbox::Operation;
+use super::statements::{Frequent, Statements};
 use crate::clock::Timestamp;
 use crate::id::{Seq, TaskId};
 use crate::lease::LeaseToken;
@@ -57,90 +58,76 @@ pub(super) fn known_or(
 
 /// accept: the task, its request and its state. With a lease it is handed off, else it rests, due now.
 pub(super) fn accept(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     task: &NewTask,
     upstream: i64,
     owner: Owner,
     lease: Option<LeaseToken>,
 ) -> rusqlite::Result<()> {
     let seq = task.id.seq().0;
-    connection
-        .prepare_cached(
-            "INSERT INTO task (seq, task_id, upstream, credentials_id, method, path, query, webhook_uri, accepted_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
-            seq,
-            task.id.as_bytes(),
-            upstream,
-            &*task.credentials_id,
-            task.method.as_str(),
-            task.path,
-            task.query.as_ref().map(Sealed::as_stored),
-            task.webhook_uri.as_ref().map(Sealed::as_stored),
-            task.accepted_at.0,
-        ])?;
-    connection
-        .prepare_cached("INSERT INTO request (seq, headers, body, chunks) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![
-            seq,
-            task.headers.as_stored(),
-            task.body.first().map(Sealed::as_stored),
-            i64::try_from(task.body.len()).unwrap_or(i64::MAX),
-        ])?;
+    statements.frequent(Frequent::InsertTask)?.execute(params![
+        seq,
+        task.id.as_bytes(),
+        upstream,
+        &*task.credentials_id,
+        task.method.as_str(),
+        task.path,
+        task.query.as_ref().map(Sealed::as_stored),
+        task.webhook_uri.as_ref().map(Sealed::as_stored),
+        task.accepted_at.0,
+    ])?;
+    statements.frequent(Frequent::InsertRequest)?.execute(params![
+        seq,
+        task.headers.as_stored(),
+        task.body.first().map(Sealed::as_stored),
+        i64::try_from(task.body.len()).unwrap_or(i64::MAX),
+    ])?;
     for (index, data) in (0u32..).zip(&task.body).skip(1) {
-        write_chunk(connection, seq, ChunkKind::RequestBody, index, data.as_stored())?;
+        write_chunk(statements, seq, ChunkKind::RequestBody, index, data.as_stored())?;
     }
-    connection
-        .prepare_cached(
-            "INSERT INTO state (seq, upstream, due_at, deadline, lease, attempts, started, owner)
-             VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6)",
-        )?
-        .execute(params![
-            seq,
-            upstream,
-            task.now.0,
-            task.deadline.0,
-            lease.map_or(0, LeaseToken::as_i64),
-            owner.0,
-        ])?;
+    statements.frequent(Frequent::InsertState)?.execute(params![
+        seq,
+        upstream,
+        task.now.0,
+        task.deadline.0,
+        lease.map_or(0, LeaseToken::as_i64),
+        owner.0,
+    ])?;
     if let Some(repeatable) = &task.repeatable {
-        connection
-            .prepare_cached(
-                "INSERT INTO idempotency (seq, key_hash, call_hash, task_id) VALUES (?1, ?2, ?3, ?4)",
-            )?
+        statements
+            .prepare("INSERT INTO idempotency (seq, key_hash, call_hash, task_id) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![seq, repeatable.key, repeatable.call, task.id.as_bytes()])?;
     }
     Ok(())
 }
 
 pub(super) fn operation(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     operation: &Operation,
     leased: &Leased,
 ) -> rusqlite::Result<(Settled, Effect)> {
     match operation {
-        Operation::Started { seq, lease, number, at, .. } => started(connection, *seq, *lease, *number, *at),
-        Operation::Cancel { seq, now, .. } => cancel::cancel(connection, *seq, *now),
+        Operation::Started { seq, lease, number, at, .. } => started(statements, *seq, *lease, *number, *at),
+        Operation::Cancel { seq, now, .. } => cancel::cancel(statements, *seq, *now),
         Operation::SettleAttempt { seq, lease, record, end, .. } => {
-            settle_attempt(connection, *seq, *lease, record.as_ref(), end, leased)
+            settle_attempt(statements, *seq, *lease, record.as_ref(), end, leased)
         }
         Operation::SettleDelivery { seq, lease, record, end, .. } => {
-            settle_delivery(connection, *seq, *lease, record, *end)
+            settle_delivery(statements, *seq, *lease, record, *end)
         }
-        Operation::ReleaseTask { seq, lease, due_at, .. } => release_task(connection, *seq, *lease, *due_at),
+        Operation::ReleaseTask { seq, lease, due_at, .. } => release_task(statements, *seq, *lease, *due_at),
         Operation::ReleaseDelivery { seq, lease, due_at, .. } => {
-            let changed = connection
-                .prepare_cached("UPDATE delivery SET lease = 0, due_at = ?3 WHERE seq = ?1 AND lease = ?2")?
+            let changed = statements
+                .prepare("UPDATE delivery SET lease = 0, due_at = ?3 WHERE seq = ?1 AND lease = ?2")?
                 .execute(params![seq.0, lease.as_i64(), due_at.0])?;
             Ok(settled(changed, Effect { delivery_due: Some(*due_at), ..Effect::default() }))
         }
         Operation::StageChunk { seq, lease, index, data, .. } => {
-            let held = connection
-                .prepare_cached("SELECT 1 FROM state WHERE seq = ?1 AND lease = ?2")?
+            let held = statements
+                .prepare("SELECT 1 FROM state WHERE seq = ?1 AND lease = ?2")?
                 .exists(params![seq.0, lease.as_i64()])?;
             if held {
-                write_chunk(connection, seq.0, ChunkKind::Result, *index, data.as_stored())?;
+                write_chunk(statements, seq.0, ChunkKind::Result, *index, data.as_stored())?;
             }
             Ok(settled(usize::from(held), Effect::default()))
         }
@@ -152,28 +139,26 @@ fn settled(changed: usize, effect: Effect) -> (Settled, Effect) {
 }
 
 fn started(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     seq: Seq,
     lease: LeaseToken,
     number: u32,
     at: Timestamp,
 ) -> rusqlite::Result<(Settled, Effect)> {
-    let changed = connection
-        .prepare_cached("UPDATE state SET started = ?3, started_at = ?4 WHERE seq = ?1 AND lease = ?2")?
+    let changed = statements
+        .prepare("UPDATE state SET started = ?3, started_at = ?4 WHERE seq = ?1 AND lease = ?2")?
         .execute(params![seq.0, lease.as_i64(), number, at.0])?;
     Ok(settled(changed, Effect::default()))
 }
 
 fn release_task(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     seq: Seq,
     lease: LeaseToken,
     due_at: Timestamp,
 ) -> rusqlite::Result<(Settled, Effect)> {
-    let upstream: Option<i64> = connection
-        .prepare_cached(
-            "UPDATE state SET lease = 0, due_at = ?3 WHERE seq = ?1 AND lease = ?2 RETURNING upstream",
-        )?
+    let upstream: Option<i64> = statements
+        .prepare("UPDATE state SET lease = 0, due_at = ?3 WHERE seq = ?1 AND lease = ?2 RETURNING upstream")?
         .query_row(params![seq.0, lease.as_i64(), due_at.0], |row| row.get(0))
         .optional()?;
     Ok(settled(
@@ -183,7 +168,7 @@ fn release_task(
 }
 
 fn settle_attempt(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     seq: Seq,
     lease: LeaseToken,
     record: Option<&AttemptRecord>,
@@ -192,33 +177,33 @@ fn settle_attempt(
 ) -> rusqlite::Result<(Settled, Effect)> {
     match end {
         AttemptEnd::Retry { due_at } => {
-            let upstream: Option<i64> = connection
-                .prepare_cached(
+            let upstream: Option<i64> = statements
+                .prepare(
                     "UPDATE state SET lease = 0, due_at = ?3, attempts = attempts + 1, started = 0
                      WHERE seq = ?1 AND lease = ?2 RETURNING upstream",
                 )?
                 .query_row(params![seq.0, lease.as_i64(), due_at.0], |row| row.get(0))
                 .optional()?;
             let Some(upstream) = upstream else { return Ok((Settled::Lost, Effect::default())) };
-            write_record(connection, seq, 0, record)?;
+            write_record(statements, seq, 0, record)?;
             Ok((Settled::Done(None), Effect { task_due: Some((upstream, *due_at)), ..Effect::default() }))
         }
         AttemptEnd::Final { result, announce } => {
-            let Some(held) = take_state(connection, seq, lease, leased)? else {
+            let Some(held) = take_state(statements, seq, lease, leased)? else {
                 return Ok((Settled::Lost, Effect::default()));
             };
-            write_record(connection, seq, 0, record)?;
-            erase_request(connection, seq, held.has_chunks)?;
+            write_record(statements, seq, 0, record)?;
+            erase_request(statements, seq, held.has_chunks)?;
             let is_first_attempt = result.attempts <= u32::from(record.is_some());
-            write_result(connection, seq, result, is_first_attempt)?;
-            announce_result(connection, seq, held.owner, result, *announce)
+            write_result(statements, seq, result, is_first_attempt)?;
+            announce_result(statements, seq, held.owner, result, *announce)
         }
     }
 }
 
 /// Removes the state row if the lease is held, and says what was known of the task.
 fn take_state(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     seq: Seq,
     lease: LeaseToken,
     leased: &Leased,
@@ -226,63 +211,59 @@ fn take_state(
     // Never RETURNING, which would make a temporary table.
     let held = match leased.get(seq) {
         Some(held) => Some(held),
-        None => connection
-            .prepare_cached("SELECT owner FROM state WHERE seq = ?1 AND lease = ?2")?
+        None => statements
+            .prepare("SELECT owner FROM state WHERE seq = ?1 AND lease = ?2")?
             .query_row(params![seq.0, lease.as_i64()], |row| {
                 Ok(Held { owner: Owner(row.get(0)?), has_chunks: true })
             })
             .optional()?,
     };
-    let removed = connection
-        .prepare_cached("DELETE FROM state WHERE seq = ?1 AND lease = ?2")?
-        .execute(params![seq.0, lease.as_i64()])?;
+    let removed = statements.frequent(Frequent::DeleteState)?.execute(params![seq.0, lease.as_i64()])?;
     Ok(held.filter(|_| removed == 1))
 }
 
 /// The access token, the headers and the body are needed no more.
-pub(super) fn erase_request(connection: &Connection, seq: Seq, has_chunks: bool) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM request WHERE seq = ?1")?.execute([seq.0])?;
+pub(super) fn erase_request(
+    statements: &mut Statements<'_>,
+    seq: Seq,
+    has_chunks: bool,
+) -> rusqlite::Result<()> {
+    statements.frequent(Frequent::DeleteRequest)?.execute([seq.0])?;
     if has_chunks {
-        connection.prepare_cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 0")?.execute([seq.0])?;
+        statements.prepare("DELETE FROM chunk WHERE seq = ?1 AND kind = 0")?.execute([seq.0])?;
     }
     Ok(())
 }
 
 pub(super) fn write_result(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     seq: Seq,
     result: &NewResult,
     is_first_attempt: bool,
 ) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(
-            "INSERT INTO result (seq, succeeded, finished_at, attempts, upstream_status, headers, body, chunks,
-                                 length, failure, reason, effect_unknown, error, sent_at, bytes_sent, cause)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-        )?
-        .execute(params![
-            seq.0,
-            result.status == FinalStatus::Succeeded,
-            result.finished_at.0,
-            result.attempts,
-            result.upstream_status,
-            result.headers.as_ref().map(Sealed::as_stored),
-            result.body.as_ref().map(Sealed::as_stored),
-            result.chunks,
-            i64::try_from(result.length).unwrap_or(i64::MAX),
-            result.failure.map(|failure| failure.code.as_str()),
-            result.failure.map(|failure| failure.reason.as_str()),
-            result.failure.is_some_and(|failure| failure.effect_unknown),
-            result.error.as_ref().map(Sealed::as_stored),
-            result.unanswered.map(|sent| sent.sent_at.0),
-            result.unanswered.and_then(|sent| i64::try_from(sent.bytes_sent?).ok()),
-            result.unanswered.map(|sent| sent.cause.as_str()),
-        ])?;
+    statements.frequent(Frequent::InsertResult)?.execute(params![
+        seq.0,
+        result.status == FinalStatus::Succeeded,
+        result.finished_at.0,
+        result.attempts,
+        result.upstream_status,
+        result.headers.as_ref().map(Sealed::as_stored),
+        result.body.as_ref().map(Sealed::as_stored),
+        result.chunks,
+        i64::try_from(result.length).unwrap_or(i64::MAX),
+        result.failure.map(|failure| failure.code.as_str()),
+        result.failure.map(|failure| failure.reason.as_str()),
+        result.failure.is_some_and(|failure| failure.effect_unknown),
+        result.error.as_ref().map(Sealed::as_stored),
+        result.unanswered.map(|sent| sent.sent_at.0),
+        result.unanswered.and_then(|sent| i64::try_from(sent.bytes_sent?).ok()),
+        result.unanswered.map(|sent| sent.cause.as_str()),
+    ])?;
     if !is_first_attempt || result.staged > 0 || result.failure.is_some() {
         // An earlier attempt, a body that was dropped, or an answer that broke off may have staged more
         // than this result has; retention would never find it.
-        connection
-            .prepare_cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 1 AND idx >= ?2")?
+        statements
+            .prepare("DELETE FROM chunk WHERE seq = ?1 AND kind = 1 AND idx >= ?2")?
             .execute(params![seq.0, result.chunks.max(1)])?;
     }
     Ok(())
@@ -290,7 +271,7 @@ pub(super) fn write_result(
 
 /// The delivery is owed from the same commit on as the result exists.
 pub(super) fn announce_result(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     seq: Seq,
     owner: Owner,
     result: &NewResult,
@@ -301,14 +282,16 @@ pub(super) fn announce_result(
         // Whoever has the message at hand knows that there is a webhook URI.
         Announce::Now => {
             let lease = new_lease();
-            connection
-                .prepare_cached("INSERT INTO delivery (seq, due_at, lease, tries) VALUES (?1, ?2, ?3, 0)")?
-                .execute(params![seq.0, result.finished_at.0, lease.as_i64()])?;
+            statements.frequent(Frequent::InsertDelivery)?.execute(params![
+                seq.0,
+                result.finished_at.0,
+                lease.as_i64()
+            ])?;
             (Some(lease), None)
         }
         Announce::Later => {
-            connection
-                .prepare_cached(
+            statements
+                .prepare(
                     "INSERT INTO delivery (seq, due_at, lease, tries)
                      SELECT seq, ?2, 0, 0 FROM task WHERE seq = ?1 AND webhook_uri IS NOT NULL",
                 )?
@@ -320,7 +303,7 @@ pub(super) fn announce_result(
 }
 
 fn settle_delivery(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     seq: Seq,
     lease: LeaseToken,
     record: &AttemptRecord,
@@ -328,14 +311,13 @@ fn settle_delivery(
 ) -> rusqlite::Result<(Settled, Effect)> {
     let (changed, effect) = match end {
         DeliveryEnd::Delivered | DeliveryEnd::GivenUp => {
-            let changed = connection
-                .prepare_cached("DELETE FROM delivery WHERE seq = ?1 AND lease = ?2")?
-                .execute(params![seq.0, lease.as_i64()])?;
+            let changed =
+                statements.frequent(Frequent::DeleteDelivery)?.execute(params![seq.0, lease.as_i64()])?;
             (changed, Effect::default())
         }
         DeliveryEnd::Retry { due_at } => {
-            let changed = connection
-                .prepare_cached(
+            let changed = statements
+                .prepare(
                     "UPDATE delivery SET lease = 0, due_at = ?3, tries = tries + 1
                      WHERE seq = ?1 AND lease = ?2",
                 )?
@@ -344,7 +326,7 @@ fn settle_delivery(
         }
     };
     if changed == 1 {
-        write_record(connection, seq, 1, Some(record))?;
+        write_record(statements, seq, 1, Some(record))?;
     }
     Ok(settled(changed, effect))
 }
@@ -352,14 +334,14 @@ fn settle_delivery(
 /// Keeps what went wrong. A success needs no row of its own: the result tells it, or the delivery that is
 /// no longer owed.
 fn write_record(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     seq: Seq,
     kind: i64,
     record: Option<&AttemptRecord>,
 ) -> rusqlite::Result<()> {
     let Some(record) = record.filter(|record| record.outcome != Outcome::Success) else { return Ok(()) };
-    connection
-        .prepare_cached(
+    statements
+        .prepare(
             "INSERT INTO attempt (seq, kind, number, ended_at, took_ms, outcome, status)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
@@ -376,14 +358,14 @@ fn write_record(
 }
 
 fn write_chunk(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     seq: i64,
     kind: ChunkKind,
     index: u32,
     data: &[u8],
 ) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO chunk (seq, kind, idx, data) VALUES (?1, ?2, ?3, ?4)")?
+    statements
+        .prepare("INSERT OR REPLACE INTO chunk (seq, kind, idx, data) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![seq, kind.column(), index, data])?;
     Ok(())
 }

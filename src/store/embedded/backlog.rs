@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use aws_lc_rs::digest::{Context, SHA256};
 use rusqlite::Connection;
 
-use crate::id::Seq;
+use crate::id::{KeyHash, Seq};
 
 /// One credentials id at one upstream, as a hash; 0 for nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +36,7 @@ pub(super) struct Held {
 /// The tasks under a lease: their settle need not look up what is known of them.
 #[derive(Default)]
 pub(super) struct Leased {
-    tasks: HashMap<Seq, Held>,
+    tasks: HashMap<Seq, Held, KeyHash>,
 }
 
 impl Leased {
@@ -57,14 +57,14 @@ impl Leased {
 /// Unfinished tasks by owner.
 #[derive(Default)]
 pub(super) struct Backlog {
-    counts: HashMap<Owner, u64>,
+    counts: HashMap<Owner, u64, KeyHash>,
     limit: u64,
 }
 
 /// What is left to each caller while a batch is put together.
 pub(super) struct Room<'b> {
     backlog: &'b Backlog,
-    taken: HashMap<Owner, u64>,
+    taken: HashMap<Owner, u64, KeyHash>,
 }
 
 impl Backlog {
@@ -77,7 +77,7 @@ impl Backlog {
     }
 
     pub fn room(&self) -> Room<'_> {
-        Room { backlog: self, taken: HashMap::new() }
+        Room { backlog: self, taken: HashMap::default() }
     }
 
     pub fn add(&mut self, owner: Owner) {

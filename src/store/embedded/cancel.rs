@@ -3,10 +3,11 @@
 //! Takes the state row whatever its lease: a settle that comes later finds its lease lost. A webhook that
 //! is owed stays owed, so that no receiver waits for an announcement that never comes.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::apply::{Effect, announce_result, erase_request, write_result};
 use super::backlog::Owner;
+use super::statements::Statements;
 use crate::clock::Timestamp;
 use crate::id::Seq;
 use crate::lease::LeaseToken;
@@ -26,12 +27,12 @@ struct Taken {
 
 /// `Done`: the task is cancelled. `Lost`: it had ended; its result is erased unless it was cancelled.
 pub(super) fn cancel(
-    connection: &Connection,
+    statements: &mut Statements<'_>,
     seq: Seq,
     now: Timestamp,
 ) -> rusqlite::Result<(Settled, Effect)> {
-    let Some(taken) = take_state(connection, seq)? else {
-        erase_result(connection, seq)?;
+    let Some(taken) = take_state(statements, seq)? else {
+        erase_result(statements, seq)?;
         return Ok((Settled::Lost, Effect::default()));
     };
     // Only an unsafe call writes that it starts; of any other the effect does not matter.
@@ -55,16 +56,16 @@ pub(super) fn cancel(
         }),
         error: None,
     };
-    erase_request(connection, seq, true)?;
-    write_result(connection, seq, &result, taken.attempts == 0)?;
-    let (settled, effect) = announce_result(connection, seq, taken.owner, &result, Announce::Later)?;
+    erase_request(statements, seq, true)?;
+    write_result(statements, seq, &result, taken.attempts == 0)?;
+    let (settled, effect) = announce_result(statements, seq, taken.owner, &result, Announce::Later)?;
     let cancelled = taken.lease.map(|lease| (taken.upstream, seq, lease));
     Ok((settled, Effect { cancelled, ..effect }))
 }
 
-fn take_state(connection: &Connection, seq: Seq) -> rusqlite::Result<Option<Taken>> {
-    connection
-        .prepare_cached(
+fn take_state(statements: &mut Statements<'_>, seq: Seq) -> rusqlite::Result<Option<Taken>> {
+    statements
+        .prepare(
             "DELETE FROM state WHERE seq = ?1 RETURNING upstream, lease, attempts, started, started_at, owner",
         )?
         .query_row([seq.0], |row| {
@@ -81,16 +82,16 @@ fn take_state(connection: &Connection, seq: Seq) -> rusqlite::Result<Option<Take
 }
 
 /// What its delivery still has to say stays until that is said; everything else goes now.
-fn erase_result(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
+fn erase_result(statements: &mut Statements<'_>, seq: Seq) -> rusqlite::Result<()> {
     let cancelled = FailureCode::Cancelled.as_str();
-    let owed = connection.prepare_cached("SELECT 1 FROM delivery WHERE seq = ?1")?.exists([seq.0])?;
+    let owed = statements.prepare("SELECT 1 FROM delivery WHERE seq = ?1")?.exists([seq.0])?;
     let sql = if owed {
         "UPDATE result SET erased = 1, headers = NULL, body = NULL, chunks = 0, length = 0
          WHERE seq = ?1 AND failure IS NOT ?2"
     } else {
         "DELETE FROM result WHERE seq = ?1 AND failure IS NOT ?2"
     };
-    connection.prepare_cached(sql)?.execute(params![seq.0, cancelled])?;
-    connection.prepare_cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 1")?.execute([seq.0])?;
+    statements.prepare(sql)?.execute(params![seq.0, cancelled])?;
+    statements.prepare("DELETE FROM chunk WHERE seq = ?1 AND kind = 1")?.execute([seq.0])?;
     Ok(())
 }

@@ -3,7 +3,6 @@
 //! Refuses rather than repairs: a file that is not a Ringback store, a newer schema, a wrong key and a
 //! second process each stop the start with one sentence, and nothing is written.
 
-use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -209,7 +208,7 @@ pub(super) fn join(
         readers,
         lanes,
         deliveries,
-        running: Mutex::new(HashMap::new()),
+        running: Mutex::default(),
         ids: TaskIds::after(recovered.last),
         clock: recovered.clock,
         full,

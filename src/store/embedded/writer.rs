@@ -2,11 +2,13 @@
 //!
 //! It takes what waits (settles first, accepts as far as admission allows), applies it in one
 //! transaction together with the claims that have room, commits, and only then answers and hands off.
-//! There is no artificial window: while one commit is on its way to the disk the next batch gathers.
+//! While one commit is on its way to the disk the next batch gathers. Commits that find company are begun no
+//! more often than [`COMMITS_APART`] allows; a call that comes alone never waits for another.
 //! What it promises: nobody hears `Ok` before the commit; after a failed commit nothing was written and
 //! everybody hears so; at most one retention transaction runs between two commits of the batch.
 
 mod applied;
+mod batch;
 mod watch;
 
 use std::sync::Arc;
@@ -17,16 +19,18 @@ use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, TransactionBehavior};
 
 use applied::{Applied, note};
+use batch::{Batch, Candidate};
 
 use super::apply;
 use super::backlog::{Backlog, Held, Leased, Owner};
 use super::claim;
-use super::inbox::{Accept, Inbox, Operation, Phase, Purge, Waiting};
+use super::inbox::{Inbox, Operation, Phase, Purge, Waiting};
 use super::open::{Busy, NEVER, OpenOptions, Recovered};
 use super::retention;
 use super::room::{Room, is_about_one_row};
 use super::seen::Seen;
 use super::space::Space;
+use super::statements::Statements;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
 use crate::store::{Accepted, Lane, Ready, ReadyDelivery, ReadyTask, StoreError};
@@ -38,6 +42,10 @@ const BATCH_MAX: usize = 1_024;
 
 /// Longest sleep while calls are held back or due work has no room: a safety net under the wake-ups.
 const HELD_BACK_PAUSE: Duration = Duration::from_millis(10);
+
+/// From the beginning of a commit to that of the next, where both have company. A commit costs more than what
+/// it carries, and whoever waits in a crowd waits longer for its turn than for this.
+const COMMITS_APART: Duration = Duration::from_millis(1);
 
 /// After a commit that failed, nothing is claimed for this long.
 const FAILING_PAUSE: Duration = Duration::from_millis(500);
@@ -63,6 +71,8 @@ pub(super) struct Writer {
     commit_seconds: Histogram,
     seen: Seen,
     room: Room,
+    /// When the last commit was begun, if it had company.
+    crowded: Option<Instant>,
     /// The last commit failed; claims wait until then. Said once, not with every caller.
     failing_until: Option<Timestamp>,
 }
@@ -75,28 +85,6 @@ struct WriterLane {
     /// The last transaction left due tasks that it could not claim.
     backlog: bool,
     share: Share,
-}
-
-#[derive(Default)]
-struct Batch {
-    operations: Vec<Operation>,
-    accepts: Vec<Candidate>,
-    /// Not to be accepted, and why.
-    refused: Vec<(Candidate, StoreError)>,
-    purge: Option<Purge>,
-}
-
-impl Batch {
-    /// Nothing to write and nobody to answer.
-    fn is_empty(&self) -> bool {
-        self.operations.is_empty() && self.accepts.is_empty() && self.refused.is_empty()
-    }
-}
-
-/// A call to accept, and whose it is.
-struct Candidate {
-    accept: Accept,
-    owner: Owner,
 }
 
 /// What to do next.
@@ -149,6 +137,7 @@ impl Writer {
             commit_seconds: options.commit_seconds.clone(),
             seen: Seen::default(),
             room: Room::default(),
+            crowded: None,
             failing_until: None,
         }
     }
@@ -157,6 +146,7 @@ impl Writer {
     pub fn run(mut self) {
         while let Some(mut batch) = self.next_batch() {
             let purge = batch.purge.take();
+            self.crowded = batch.has_company().then(Instant::now);
             self.commit(batch);
             if let Some(purge) = purge {
                 self.purge(purge);
@@ -172,6 +162,10 @@ impl Writer {
 
     /// Waits for work. `None` when closed and nothing waits.
     fn next_batch(&mut self) -> Option<Batch> {
+        if let Some(began) = self.crowded {
+            // Nobody wakes a writer that is not asleep in its inbox.
+            std::thread::sleep(COMMITS_APART.saturating_sub(began.elapsed()));
+        }
         let inbox = Arc::clone(&self.inbox);
         let mut waiting = inbox.lock();
         loop {
@@ -332,8 +326,9 @@ impl Writer {
             finished: Vec::new(),
             cancelled: Vec::new(),
         };
+        let mut statements = Statements::of(&tx);
         for operation in operations {
-            let (settled, effect) = apply::operation(&tx, operation, &self.leased)?;
+            let (settled, effect) = apply::operation(&mut statements, operation, &self.leased)?;
             note(&mut applied, &self.lanes, &effect);
             applied.settled.push(settled);
         }
@@ -347,7 +342,7 @@ impl Writer {
             // Behind a backlog it queues up like everybody else.
             let hand_off = self.claiming && room[index] > 0 && !self.lanes[index].backlog;
             let lease = hand_off.then(claim::new_lease);
-            apply::accept(&tx, &accept.task, self.lanes[index].upstream, *owner, lease)?;
+            apply::accept(&mut statements, &accept.task, self.lanes[index].upstream, *owner, lease)?;
             if hand_off {
                 room[index] -= 1;
             } else {
@@ -355,6 +350,7 @@ impl Writer {
             }
             applied.accepted.push((Accepted::New, lease));
         }
+        drop(statements);
         for (index, lane) in self.lanes.iter().enumerate() {
             let mut claimed = Vec::new();
             if self.claiming && applied.due[index] <= now && room[index] > 0 && lane.lane.ready.half_empty() {

@@ -57,7 +57,7 @@ async fn a_task_cancelled_while_it_is_worked_on_stops_its_worker() {
     let opened = open(dir.path());
     let id = opened.accept().await;
     let task = opened.next().await;
-    let taken_up = opened.taken_up(&task).unwrap();
+    let mut taken_up = opened.taken_up(&task).unwrap();
     opened.store.started(task.seq, task.lease, 1, Timestamp(7)).await.unwrap();
     opened.store.stage_result_chunk(task.seq, task.lease, 1, Sealed::from_stored(vec![1])).await.unwrap();
     assert_eq!(opened.cancel(id.seq()).await, Cancelled::Task);

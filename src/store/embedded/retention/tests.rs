@@ -13,6 +13,7 @@ use super::super::apply;
 use super::super::backlog::{Leased, Owner};
 use super::super::inbox::Operation;
 use super::super::open::MIGRATIONS;
+use super::super::statements::Statements;
 use super::*;
 use crate::id::TaskIds;
 use crate::lease::LeaseToken;
@@ -134,7 +135,7 @@ impl World {
             buffered: None,
             accepted: Counter::default(),
         };
-        apply::accept(&self.connection, &task, 1, Owner(1), None).unwrap();
+        apply::accept(&mut Statements::of(&self.connection), &task, 1, Owner(1), None).unwrap();
         self.tasks.insert(seq, Life::Waiting { body: chunks.saturating_sub(1), webhook });
         self.all.push(seq);
         if key {
@@ -151,7 +152,7 @@ impl World {
     }
 
     fn operate(&self, operation: &Operation) -> Settled {
-        apply::operation(&self.connection, operation, &Leased::default()).unwrap().0
+        apply::operation(&mut Statements::of(&self.connection), operation, &Leased::default()).unwrap().0
     }
 
     fn record(&mut self, seq: i64) -> AttemptRecord {
