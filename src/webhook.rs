@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use webhook_signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 
@@ -111,7 +112,9 @@ impl WebhookSender {
             Ok(Err(error)) => failed(why_not_sent(error)),
             Ok(Ok((status, body))) => {
                 // The status is the whole verdict; what follows cannot change it.
-                let _ = tokio::time::timeout_at(deadline, drain(body)).await;
+                if !body.is_end_stream() {
+                    let _ = tokio::time::timeout_at(deadline, drain(body)).await;
+                }
                 verdict(status)
             }
         }

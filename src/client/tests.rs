@@ -125,6 +125,36 @@ async fn a_connection_the_peer_closed_while_idle_is_forgotten() {
     assert_eq!(answer.unwrap().status(), 200);
 }
 
+/// Turns the runtime until it has looked at its sockets, as it does at least every 61 turns.
+async fn noticed() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_peer_does_to_an_idle_connection_reaches_no_request() {
+    let stray = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
+    for left_behind in ["", "!", stray] {
+        let (client, server) = (client(), Server::start().await);
+        let origin = server.origin();
+        let (answer, mut peer) = exchange(&client, &origin, Reuse::Pooled, async {
+            let mut peer = server.accept().await;
+            peer.answer(OK).await;
+            peer
+        })
+        .await;
+        text(answer.unwrap()).await.unwrap();
+        peer.write(left_behind).await;
+        peer.0.shutdown().await.unwrap();
+        noticed().await;
+        let script =
+            async { server.accept().await.answer("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await };
+        let (answer, _) = exchange(&client, &origin, Reuse::Pooled, script).await;
+        assert_eq!(answer.unwrap().status(), 201, "{left_behind:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_request_for_a_dead_connection_goes_on_or_was_not_sent() {
     let (client, server) = (client(), Server::start().await);

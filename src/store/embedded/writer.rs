@@ -2,8 +2,7 @@
 //!
 //! It takes what waits (settles first, accepts as far as admission allows), applies it in one
 //! transaction together with the claims that have room, commits, and only then answers and hands off.
-//! While one commit is on its way to the disk the next batch gathers. Commits that find company are begun no
-//! more often than [`COMMITS_APART`] allows; a call that comes alone never waits for another.
+//! There is no artificial window: while one commit is on its way to the disk the next batch gathers.
 //! What it promises: nobody hears `Ok` before the commit; after a failed commit nothing was written and
 //! everybody hears so; at most one retention transaction runs between two commits of the batch.
 
@@ -43,10 +42,6 @@ const BATCH_MAX: usize = 1_024;
 /// Longest sleep while calls are held back or due work has no room: a safety net under the wake-ups.
 const HELD_BACK_PAUSE: Duration = Duration::from_millis(10);
 
-/// From the beginning of a commit to that of the next, where both have company. A commit costs more than what
-/// it carries, and whoever waits in a crowd waits longer for its turn than for this.
-const COMMITS_APART: Duration = Duration::from_millis(1);
-
 /// After a commit that failed, nothing is claimed for this long.
 const FAILING_PAUSE: Duration = Duration::from_millis(500);
 
@@ -71,8 +66,6 @@ pub(super) struct Writer {
     commit_seconds: Histogram,
     seen: Seen,
     room: Room,
-    /// When the last commit was begun, if it had company.
-    crowded: Option<Instant>,
     /// The last commit failed; claims wait until then. Said once, not with every caller.
     failing_until: Option<Timestamp>,
 }
@@ -137,7 +130,6 @@ impl Writer {
             commit_seconds: options.commit_seconds.clone(),
             seen: Seen::default(),
             room: Room::default(),
-            crowded: None,
             failing_until: None,
         }
     }
@@ -146,7 +138,6 @@ impl Writer {
     pub fn run(mut self) {
         while let Some(mut batch) = self.next_batch() {
             let purge = batch.purge.take();
-            self.crowded = batch.has_company().then(Instant::now);
             self.commit(batch);
             if let Some(purge) = purge {
                 self.purge(purge);
@@ -162,10 +153,6 @@ impl Writer {
 
     /// Waits for work. `None` when closed and nothing waits.
     fn next_batch(&mut self) -> Option<Batch> {
-        if let Some(began) = self.crowded {
-            // Nobody wakes a writer that is not asleep in its inbox.
-            std::thread::sleep(COMMITS_APART.saturating_sub(began.elapsed()));
-        }
         let inbox = Arc::clone(&self.inbox);
         let mut waiting = inbox.lock();
         loop {

@@ -4,9 +4,6 @@ use crate::store::StoreError;
 use crate::store::embedded::backlog::Owner;
 use crate::store::embedded::inbox::{Accept, Operation, Purge};
 
-/// A commit that carries so many operations had company.
-const COMPANY: usize = 8;
-
 #[derive(Default)]
 pub(super) struct Batch {
     pub operations: Vec<Operation>,
@@ -20,11 +17,6 @@ impl Batch {
     /// Nothing to write and nobody to answer.
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty() && self.accepts.is_empty() && self.refused.is_empty()
-    }
-
-    /// Enough to write that waiting for more pays.
-    pub fn has_company(&self) -> bool {
-        self.operations.len() + self.accepts.len() >= COMPANY
     }
 }
 
