@@ -1,6 +1,6 @@
 //! The durable record of one asynchronous call, as far as it is not storage.
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use crate::clock::Timestamp;
 use crate::id::TaskId;
@@ -87,6 +87,9 @@ impl Progress {
         }
     }
 }
+
+/// The header whose calls an API may promise to make only once (draft-ietf-httpapi-idempotency-key-header, 2.1).
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Whether sending a call twice can do harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

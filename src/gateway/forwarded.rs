@@ -31,11 +31,19 @@ pub fn apply(
     scheme: &'static str,
 ) {
     let peer = peer.to_canonical();
+    let client = peer.to_string();
     if !trusted {
         remove_all(headers);
+        headers.reserve(4);
+        set(headers, &FORWARDED, element(peer, &client, host, scheme));
+        set(headers, &FOR, client);
+        if let Some(host) = host {
+            headers.insert(X_HOST, host.clone());
+        }
+        headers.insert(PROTO, HeaderValue::from_static(scheme));
+        return;
     }
     let begun = (headers.contains_key(FOR), headers.contains_key(FORWARDED));
-    let client = peer.to_string();
     if begun != (true, false) {
         append(headers, &FORWARDED, element(peer, &client, host, scheme));
     }
@@ -64,10 +72,7 @@ fn remove_all(headers: &mut HeaderMap) {
 /// Joins the lines of `name` and adds `last`. What cannot be read back as text is replaced.
 fn append(headers: &mut HeaderMap, name: &HeaderName, last: String) {
     if !headers.contains_key(name) {
-        if let Ok(value) = HeaderValue::try_from(last) {
-            headers.insert(name.clone(), value);
-        }
-        return;
+        return set(headers, name, last);
     }
     let mut members: Vec<&str> = headers
         .get_all(name)
@@ -79,6 +84,12 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, last: String) {
     let joined = members.join(", ");
     if let Ok(value) = HeaderValue::from_str(&joined) {
         headers.insert(name.clone(), value);
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: &HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
     }
 }
 

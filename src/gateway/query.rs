@@ -53,11 +53,12 @@ fn judge(query: Option<&str>, prefers_a_task: bool) -> Result<Cut<'_>, Refusal> 
     };
     let mut asynchronous = Found::default();
     let mut webhook_uri = Found::default();
-    for piece in text.split('&') {
+    let mut others = false;
+    for piece in pieces(text) {
         match ours(piece) {
             Some(Ours::Async) => asynchronous.add(value(piece)),
             Some(Ours::WebhookUri) => webhook_uri.add(value(piece)),
-            None => {}
+            None => others = true,
         }
     }
     let wish = asynchronous.once("async")?;
@@ -70,7 +71,13 @@ fn judge(query: Option<&str>, prefers_a_task: bool) -> Result<Cut<'_>, Refusal> 
     } else {
         Mode::Proxy
     };
-    Ok(Cut { mode, query: without_ours(text).map(Cow::Owned) })
+    let left = others.then(|| without_ours(text)).flatten();
+    Ok(Cut { mode, query: left.map(Cow::Owned) })
+}
+
+fn pieces(query: &str) -> impl Iterator<Item = &str> {
+    let ends = memchr::memchr_iter(b'&', query.as_bytes()).chain([query.len()]);
+    ends.scan(0, move |begin, end| Some(&query[std::mem::replace(begin, end + 1)..end]))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,10 +110,11 @@ impl<'a> Found<'a> {
 }
 
 fn ours(piece: &str) -> Option<Ours> {
-    let name = piece.split_once('=').map_or(piece, |(name, _)| name);
+    let name = halves(piece).0;
     // Only an escaped name needs decoding, and few are.
+    let is_escaped = name.bytes().any(|byte| byte == b'%');
     let name: Cow<[u8]> =
-        if name.contains('%') { percent_decode_str(name).into() } else { Cow::Borrowed(name.as_bytes()) };
+        if is_escaped { percent_decode_str(name).into() } else { Cow::Borrowed(name.as_bytes()) };
     match name.as_ref() {
         b"async" => Some(Ours::Async),
         b"webhook_uri" => Some(Ours::WebhookUri),
@@ -115,7 +123,13 @@ fn ours(piece: &str) -> Option<Ours> {
 }
 
 fn value(piece: &str) -> &str {
-    piece.split_once('=').map_or("", |(_, value)| value)
+    halves(piece).1
+}
+
+/// What stands before the first `=` and behind it.
+fn halves(piece: &str) -> (&str, &str) {
+    let end = memchr::memchr(b'=', piece.as_bytes());
+    end.map_or((piece, ""), |end| (&piece[..end], &piece[end + 1..]))
 }
 
 fn is_asynchronous(value: &str) -> Result<bool, Refusal> {
@@ -136,8 +150,9 @@ fn decode(value: &str) -> Result<String, Refusal> {
             "The parameter webhook_uri must be percent-encoded UTF-8; encode the whole address once.",
         ))
     };
-    let escapes_are_whole = value.split('%').skip(1).all(|after| {
-        let digits = after.as_bytes().get(..2);
+    let bytes = value.as_bytes();
+    let escapes_are_whole = memchr::memchr_iter(b'%', bytes).all(|at| {
+        let digits = bytes.get(at + 1..at + 3);
         digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     });
     if !escapes_are_whole {
@@ -149,7 +164,7 @@ fn decode(value: &str) -> Result<String, Refusal> {
 fn without_ours(text: &str) -> Option<String> {
     let mut left = String::with_capacity(text.len());
     let mut first = true;
-    for piece in text.split('&').filter(|piece| ours(piece).is_none()) {
+    for piece in pieces(text).filter(|piece| ours(piece).is_none()) {
         if !first {
             left.push('&');
         }

@@ -10,8 +10,8 @@ use http::{HeaderMap, Method};
 use super::refusal::Refusal;
 use crate::secret::FingerprintKey;
 use crate::store::Repeatable;
+use crate::task::IDEMPOTENCY_KEY;
 
-const HEADER: &str = "idempotency-key";
 const LONGEST: usize = 255;
 
 /// The key of a call, compared byte for byte: the quotes of the draft's string form are part of it.
@@ -24,7 +24,7 @@ impl<'h> IdempotencyKey<'h> {
     /// # Errors
     /// [`Refusal::Invalid`] for a key of the wrong form, and for several.
     pub fn of(headers: &'h HeaderMap) -> Result<Option<Self>, Refusal> {
-        let mut values = headers.get_all(HEADER).iter();
+        let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
         let Some(first) = values.next() else { return Ok(None) };
         if values.next().is_some() {
             return Err(invalid("The header Idempotency-Key is there more than once; send it once."));
@@ -111,7 +111,7 @@ mod tests {
     fn headers(values: &[&[u8]]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(HEADER, HeaderValue::from_bytes(value).unwrap());
+            headers.append(IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap());
         }
         headers
     }

@@ -83,22 +83,27 @@ impl WebhookUri {
 
     fn judge(&self, host: &Host<'_>, rules: &Rules) -> Result<(), UriRefusal> {
         let loopback = match *host {
-            Host::Address(address) => {
-                if rules.is_own(SocketAddr::new(address, self.port)) {
-                    return Err(UriRefusal::Address(OWN_LISTENER));
-                }
-                let verdict = rules.judge_address(address);
-                if !verdict.allowed {
-                    return Err(UriRefusal::Address(verdict.rule));
-                }
-                rules.is_allowed_loopback(address)
-            }
+            Host::V4(address, _) => self.judge_address(address.into(), rules)?,
+            Host::V6(address) => self.judge_address(address.into(), rules)?,
             Host::Name(name) => rules.is_allowed_loopback_host(name),
         };
         match rules.judge_scheme_and_port(self.tls, self.port) {
             Err("scheme") if !loopback => Err(UriRefusal::Scheme),
             Err(_) if !loopback => Err(UriRefusal::Port),
             _ => Ok(()),
+        }
+    }
+
+    /// Says whether it is a loopback address that is allowed.
+    fn judge_address(&self, address: IpAddr, rules: &Rules) -> Result<bool, UriRefusal> {
+        if rules.is_own(SocketAddr::new(address, self.port)) {
+            return Err(UriRefusal::Address(OWN_LISTENER));
+        }
+        let verdict = rules.judge_address(address);
+        if verdict.allowed {
+            Ok(rules.is_allowed_loopback(address))
+        } else {
+            Err(UriRefusal::Address(verdict.rule))
         }
     }
 
@@ -176,14 +181,17 @@ impl Receiver {
 }
 
 enum Host<'uri> {
-    Address(IpAddr),
+    /// With its text, which is its shortest notation.
+    V4(Ipv4Addr, &'uri str),
+    V6(Ipv6Addr),
     Name(&'uri str),
 }
 
 impl Host<'_> {
     fn key(&self) -> String {
         match self {
-            Self::Address(address) => address.to_string(),
+            Self::V4(_, text) => (*text).to_owned(),
+            Self::V6(address) => address.to_string(),
             Self::Name(name) => name.to_ascii_lowercase(),
         }
     }
@@ -230,7 +238,7 @@ fn split_authority(authority: &str, tls: bool) -> Result<(Host<'_>, u16), UriRef
             None => return Err(UriRefusal::Host),
             Some(port) => Some(port),
         };
-        (Host::Address(address.into()), port)
+        (Host::V6(address), port)
     } else {
         let (host, port) = match authority.split_once(':') {
             None => (authority, None),
@@ -261,7 +269,7 @@ fn read_name_or_v4(host: &str) -> Result<Host<'_>, UriRefusal> {
         || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     if is_number {
         let address: Ipv4Addr = host.parse().map_err(|_| UriRefusal::Host)?;
-        return Ok(Host::Address(address.into()));
+        return Ok(Host::V4(address, host));
     }
     let is_label = |label: &str| {
         (1..=MAX_LABEL_BYTES).contains(&label.len())

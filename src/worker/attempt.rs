@@ -21,7 +21,7 @@ use crate::seal::{Column, Place, Sealed};
 use crate::store::{
     self, Announce, AttemptEnd, AttemptRecord, Carried, NewResult, ReadyTask, Settled, TaskFacts,
 };
-use crate::task::{FinalStatus, Progress, Safety};
+use crate::task::{FinalStatus, IDEMPOTENCY_KEY, Progress, Safety};
 use crate::upstream::{Attempt, Call};
 
 /// Runs one attempt and settles it. Returns the delivery to make now, if the task is final and its
@@ -75,7 +75,7 @@ async fn attempt(
     let store = &workshop.store;
     let number = task.attempts + 1;
     let Opened { carried: Carried { task: facts, headers, body, key }, chunks } = opened;
-    let safety = bench.idempotency.safety(&facts.method, headers.contains_key("idempotency-key"));
+    let safety = bench.idempotency.safety(&facts.method, headers.contains_key(&IDEMPOTENCY_KEY));
     let sent_at = workshop.clock.wall();
     if safety == Safety::Unsafe
         && insist(|| store.started(task.seq, task.lease, number, sent_at)).await == Settled::Lost
