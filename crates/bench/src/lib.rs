@@ -11,6 +11,7 @@
 //! | [`ledger`] | what was accepted, called and announced, by call |
 //! | [`mod@bench`] | the measurements of `ringback-bench`, one a function |
 //! | [`beside`] | other programs that can do the work, and the comparison of `ringback-peers` |
+//! | [`compare`] | builds beside each other, in many short turns: `ringback-compare` |
 //! | [`report`] | the table and the JSON |
 //! | [`syncs`] | the order of syncs and answers, from a trace |
 //! | [`crash`] | the kills and the reckoning of `ringback-crash` |
@@ -18,6 +19,7 @@
 
 pub mod bench;
 pub mod beside;
+pub mod compare;
 pub mod crash;
 pub mod hostile;
 pub mod ledger;
