@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::id::{KeyHash, Seq};
+use crate::id::Seq;
 use crate::task::Progress;
 
 /// Tasks in different shards do not meet.
@@ -24,7 +24,7 @@ const SHARDS: i64 = 16;
 const KEPT: usize = 64;
 
 /// Tasks and how many wait for each.
-type Shard = Mutex<HashMap<Seq, (usize, Arc<Watched>), KeyHash>>;
+type Shard = Mutex<HashMap<Seq, (usize, Arc<Watched>)>>;
 
 /// Everybody who waits.
 pub struct Watches {

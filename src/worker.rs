@@ -200,13 +200,17 @@ async fn dispatch_deliveries(
     stop: CancellationToken,
 ) {
     let deliveries = Arc::clone(workshop.store.deliveries());
-    while let Some((permit, delivery)) = stop
-        .run_until_cancelled(async {
+    let mut stopped = pin!(stop.cancelled());
+    loop {
+        let next = async {
             let permit = workshop.delivery_permits.any_host().await;
             (permit, deliveries.next().await)
-        })
-        .await
-    {
+        };
+        let (permit, delivery) = tokio::select! {
+            biased;
+            () = stopped.as_mut() => return,
+            next = next => next,
+        };
         running.spawn(Box::pin(run_delivery(Arc::clone(&workshop), delivery, permit)));
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -52,11 +52,6 @@ impl Protocol {
         }
         self.0.is_none()
     }
-
-    /// Goes on, and nobody is woken when it could go on further.
-    fn has_ended(&mut self) -> bool {
-        self.go_on(&mut Context::from_waker(Waker::noop()))
-    }
 }
 
 /// A connection that is free for one request.
@@ -79,7 +74,7 @@ impl Link {
 
     #[cfg(test)]
     pub(super) fn is_closed(&mut self) -> bool {
-        self.protocol.has_ended()
+        self.protocol.go_on(&mut Context::from_waker(std::task::Waker::noop()))
     }
 
     /// Whether the connection was open when it was last looked at, and carries nothing.
@@ -138,12 +133,9 @@ impl Lent {
     }
 
     /// The answer was read: the connection is idle, at its end, or still has a part of the request to send.
-    pub(super) fn give_back(mut self) {
+    pub(super) fn give_back(self) {
         // Most exchanges are over with the last of the answer. Who waited for it may be woken once more by what
         // the peer does next, which costs less than turning each connection a last time.
-        if !self.link.is_free() && self.link.protocol.has_ended() {
-            return;
-        }
         if self.link.is_free() {
             self.pool.park(&self.origin, self.link);
         } else {
@@ -196,8 +188,8 @@ impl Pool {
         Self { shelf: Mutex::default(), max_age }
     }
 
-    /// The connection that was idle for the shortest time. Its peer may have closed it: a request it is given
-    /// then comes back untouched.
+    /// The connection that was idle for the shortest time. Its peer may have closed it: where that is noticed, a
+    /// request it is given comes back untouched.
     pub(super) fn take(&self, origin: &Origin, now: Instant) -> Option<Link> {
         let Idle { link, since } = self.lock().take_newest(origin)?;
         // Those behind it are older still, and are dropped soon.
@@ -314,7 +306,8 @@ pub(super) async fn open(stream: Stream) -> Result<Link, Unsent> {
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Unsent::Closed)?;
-    Ok(Link { protocol: Protocol(Some(Box::pin(connection.with_upgrades()))), sender, pooled: false })
+    let protocol = Protocol(Some(Box::pin(connection.with_upgrades())));
+    Ok(Link { protocol, sender, pooled: false })
 }
 
 #[cfg(test)]
@@ -329,7 +322,8 @@ mod tests {
             std::future::pending::<()>().await;
         });
         let (sender, connection) = http1::handshake(TokioIo::new(near)).await.unwrap();
-        Link { protocol: Protocol(Some(Box::pin(connection))), sender, pooled: false }
+        let protocol = Protocol(Some(Box::pin(connection)));
+        Link { protocol, sender, pooled: false }
     }
 
     fn pool() -> Arc<Pool> {

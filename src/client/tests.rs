@@ -133,7 +133,7 @@ async fn noticed() {
 }
 
 #[tokio::test]
-async fn what_a_peer_does_to_an_idle_connection_reaches_no_request() {
+async fn what_a_peer_did_to_an_idle_connection_is_noticed_before_a_request() {
     let stray = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
     for left_behind in ["", "!", stray] {
         let (client, server) = (client(), Server::start().await);

@@ -32,18 +32,12 @@ pub fn apply(
 ) {
     let peer = peer.to_canonical();
     let client = peer.to_string();
-    if !trusted {
+    let begun = if trusted {
+        (headers.contains_key(FOR), headers.contains_key(FORWARDED))
+    } else {
         remove_all(headers);
-        headers.reserve(4);
-        set(headers, &FORWARDED, element(peer, &client, host, scheme));
-        set(headers, &FOR, client);
-        if let Some(host) = host {
-            headers.insert(X_HOST, host.clone());
-        }
-        headers.insert(PROTO, HeaderValue::from_static(scheme));
-        return;
-    }
-    let begun = (headers.contains_key(FOR), headers.contains_key(FORWARDED));
+        (false, false)
+    };
     if begun != (true, false) {
         append(headers, &FORWARDED, element(peer, &client, host, scheme));
     }
@@ -72,7 +66,10 @@ fn remove_all(headers: &mut HeaderMap) {
 /// Joins the lines of `name` and adds `last`. What cannot be read back as text is replaced.
 fn append(headers: &mut HeaderMap, name: &HeaderName, last: String) {
     if !headers.contains_key(name) {
-        return set(headers, name, last);
+        if let Ok(value) = HeaderValue::try_from(last) {
+            headers.insert(name, value);
+        }
+        return;
     }
     let mut members: Vec<&str> = headers
         .get_all(name)
@@ -84,12 +81,6 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, last: String) {
     let joined = members.join(", ");
     if let Ok(value) = HeaderValue::from_str(&joined) {
         headers.insert(name.clone(), value);
-    }
-}
-
-fn set(headers: &mut HeaderMap, name: &HeaderName, value: String) {
-    if let Ok(value) = HeaderValue::try_from(value) {
-        headers.insert(name, value);
     }
 }
 

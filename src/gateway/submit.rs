@@ -23,6 +23,7 @@ use crate::guard::{Receiver, WebhookUri};
 use crate::header_block;
 use crate::identity::{Caller, Rejection};
 use crate::seal::{CHUNK_BYTES, Column, Place, Sealed, TaskKey};
+use crate::secret::Secret;
 use crate::store::{Accepted, Carried, NewTask, Repeatable, StoreError, TaskFacts};
 use crate::task::Status;
 
@@ -69,7 +70,7 @@ pub async fn submit(
     let key = IdempotencyKey::of(&call.headers)?;
     let caller = identify(gateway, route, &call.headers).await?;
     // Only now: what the guard allows is nothing for strangers to find out.
-    let receiver = call.webhook_uri.map(|uri| judge_webhook_uri(gateway, &uri)).transpose()?;
+    let receiver = call.webhook_uri.map(|uri| judge_webhook_uri(gateway, &Secret::new(uri))).transpose()?;
     if let Some(refusal) = no_room(gateway)
         && !is_known(gateway, route, key, &caller).await?
     {
@@ -153,8 +154,8 @@ fn repeatable(
     Ok(Some(Box::new(gateway.repeats.hash(key, &call))))
 }
 
-fn judge_webhook_uri(gateway: &Gateway, uri: &str) -> Result<Receiver, Refusal> {
-    match WebhookUri::parse(uri, &gateway.rules) {
+fn judge_webhook_uri(gateway: &Gateway, uri: &Secret) -> Result<Receiver, Refusal> {
+    match WebhookUri::parse(uri.expose(), &gateway.rules) {
         Ok(uri) => Ok(Receiver::Judged(Arc::new(uri))),
         Err(refusal) => Err(Refusal::Invalid(format!("`webhook_uri` {refusal}."))),
     }

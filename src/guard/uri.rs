@@ -168,7 +168,7 @@ impl Receiver {
         }
     }
 
-    /// The URI, if today's rules allow it.
+    /// The URI, if today's rules allow it. They do not change while a process runs.
     ///
     /// # Errors
     /// The first rule it breaks.

@@ -15,7 +15,7 @@ const REGISTRY_LETTERS: usize = 3;
 #[must_use]
 pub fn zone(host: &str) -> String {
     match host.parse() {
-        // Its only notation (RFC 6943, 3.1.1).
+        // No other notation of it is read as an address.
         Ok(IpAddr::V4(_)) => return host.to_owned(),
         Ok(IpAddr::V6(address)) => {
             let [a, b, c, d, ..] = address.segments();

@@ -95,7 +95,7 @@ pub(super) fn accept(
     ])?;
     if let Some(repeatable) = &task.repeatable {
         statements
-            .prepare("INSERT INTO idempotency (seq, key_hash, call_hash, task_id) VALUES (?1, ?2, ?3, ?4)")?
+            .cached("INSERT INTO idempotency (seq, key_hash, call_hash, task_id) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![seq, repeatable.key, repeatable.call, task.id.as_bytes()])?;
     }
     Ok(())
@@ -118,13 +118,13 @@ pub(super) fn operation(
         Operation::ReleaseTask { seq, lease, due_at, .. } => release_task(statements, *seq, *lease, *due_at),
         Operation::ReleaseDelivery { seq, lease, due_at, .. } => {
             let changed = statements
-                .prepare("UPDATE delivery SET lease = 0, due_at = ?3 WHERE seq = ?1 AND lease = ?2")?
+                .cached("UPDATE delivery SET lease = 0, due_at = ?3 WHERE seq = ?1 AND lease = ?2")?
                 .execute(params![seq.0, lease.as_i64(), due_at.0])?;
             Ok(settled(changed, Effect { delivery_due: Some(*due_at), ..Effect::default() }))
         }
         Operation::StageChunk { seq, lease, index, data, .. } => {
             let held = statements
-                .prepare("SELECT 1 FROM state WHERE seq = ?1 AND lease = ?2")?
+                .cached("SELECT 1 FROM state WHERE seq = ?1 AND lease = ?2")?
                 .exists(params![seq.0, lease.as_i64()])?;
             if held {
                 write_chunk(statements, seq.0, ChunkKind::Result, *index, data.as_stored())?;
@@ -146,7 +146,7 @@ fn started(
     at: Timestamp,
 ) -> rusqlite::Result<(Settled, Effect)> {
     let changed = statements
-        .prepare("UPDATE state SET started = ?3, started_at = ?4 WHERE seq = ?1 AND lease = ?2")?
+        .cached("UPDATE state SET started = ?3, started_at = ?4 WHERE seq = ?1 AND lease = ?2")?
         .execute(params![seq.0, lease.as_i64(), number, at.0])?;
     Ok(settled(changed, Effect::default()))
 }
@@ -158,7 +158,7 @@ fn release_task(
     due_at: Timestamp,
 ) -> rusqlite::Result<(Settled, Effect)> {
     let upstream: Option<i64> = statements
-        .prepare("UPDATE state SET lease = 0, due_at = ?3 WHERE seq = ?1 AND lease = ?2 RETURNING upstream")?
+        .cached("UPDATE state SET lease = 0, due_at = ?3 WHERE seq = ?1 AND lease = ?2 RETURNING upstream")?
         .query_row(params![seq.0, lease.as_i64(), due_at.0], |row| row.get(0))
         .optional()?;
     Ok(settled(
@@ -178,7 +178,7 @@ fn settle_attempt(
     match end {
         AttemptEnd::Retry { due_at } => {
             let upstream: Option<i64> = statements
-                .prepare(
+                .cached(
                     "UPDATE state SET lease = 0, due_at = ?3, attempts = attempts + 1, started = 0
                      WHERE seq = ?1 AND lease = ?2 RETURNING upstream",
                 )?
@@ -212,7 +212,7 @@ fn take_state(
     let held = match leased.get(seq) {
         Some(held) => Some(held),
         None => statements
-            .prepare("SELECT owner FROM state WHERE seq = ?1 AND lease = ?2")?
+            .cached("SELECT owner FROM state WHERE seq = ?1 AND lease = ?2")?
             .query_row(params![seq.0, lease.as_i64()], |row| {
                 Ok(Held { owner: Owner(row.get(0)?), has_chunks: true })
             })
@@ -230,7 +230,7 @@ pub(super) fn erase_request(
 ) -> rusqlite::Result<()> {
     statements.frequent(Frequent::DeleteRequest)?.execute([seq.0])?;
     if has_chunks {
-        statements.prepare("DELETE FROM chunk WHERE seq = ?1 AND kind = 0")?.execute([seq.0])?;
+        statements.cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 0")?.execute([seq.0])?;
     }
     Ok(())
 }
@@ -263,7 +263,7 @@ pub(super) fn write_result(
         // An earlier attempt, a body that was dropped, or an answer that broke off may have staged more
         // than this result has; retention would never find it.
         statements
-            .prepare("DELETE FROM chunk WHERE seq = ?1 AND kind = 1 AND idx >= ?2")?
+            .cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 1 AND idx >= ?2")?
             .execute(params![seq.0, result.chunks.max(1)])?;
     }
     Ok(())
@@ -291,7 +291,7 @@ pub(super) fn announce_result(
         }
         Announce::Later => {
             statements
-                .prepare(
+                .cached(
                     "INSERT INTO delivery (seq, due_at, lease, tries)
                      SELECT seq, ?2, 0, 0 FROM task WHERE seq = ?1 AND webhook_uri IS NOT NULL",
                 )?
@@ -317,7 +317,7 @@ fn settle_delivery(
         }
         DeliveryEnd::Retry { due_at } => {
             let changed = statements
-                .prepare(
+                .cached(
                     "UPDATE delivery SET lease = 0, due_at = ?3, tries = tries + 1
                      WHERE seq = ?1 AND lease = ?2",
                 )?
@@ -341,7 +341,7 @@ fn write_record(
 ) -> rusqlite::Result<()> {
     let Some(record) = record.filter(|record| record.outcome != Outcome::Success) else { return Ok(()) };
     statements
-        .prepare(
+        .cached(
             "INSERT INTO attempt (seq, kind, number, ended_at, took_ms, outcome, status)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
@@ -365,7 +365,7 @@ fn write_chunk(
     data: &[u8],
 ) -> rusqlite::Result<()> {
     statements
-        .prepare("INSERT OR REPLACE INTO chunk (seq, kind, idx, data) VALUES (?1, ?2, ?3, ?4)")?
+        .cached("INSERT OR REPLACE INTO chunk (seq, kind, idx, data) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![seq, kind.column(), index, data])?;
     Ok(())
 }

@@ -65,7 +65,7 @@ pub(super) fn cancel(
 
 fn take_state(statements: &mut Statements<'_>, seq: Seq) -> rusqlite::Result<Option<Taken>> {
     statements
-        .prepare(
+        .cached(
             "DELETE FROM state WHERE seq = ?1 RETURNING upstream, lease, attempts, started, started_at, owner",
         )?
         .query_row([seq.0], |row| {
@@ -84,14 +84,14 @@ fn take_state(statements: &mut Statements<'_>, seq: Seq) -> rusqlite::Result<Opt
 /// What its delivery still has to say stays until that is said; everything else goes now.
 fn erase_result(statements: &mut Statements<'_>, seq: Seq) -> rusqlite::Result<()> {
     let cancelled = FailureCode::Cancelled.as_str();
-    let owed = statements.prepare("SELECT 1 FROM delivery WHERE seq = ?1")?.exists([seq.0])?;
+    let owed = statements.cached("SELECT 1 FROM delivery WHERE seq = ?1")?.exists([seq.0])?;
     let sql = if owed {
         "UPDATE result SET erased = 1, headers = NULL, body = NULL, chunks = 0, length = 0
          WHERE seq = ?1 AND failure IS NOT ?2"
     } else {
         "DELETE FROM result WHERE seq = ?1 AND failure IS NOT ?2"
     };
-    statements.prepare(sql)?.execute(params![seq.0, cancelled])?;
-    statements.prepare("DELETE FROM chunk WHERE seq = ?1 AND kind = 1")?.execute([seq.0])?;
+    statements.cached(sql)?.execute(params![seq.0, cancelled])?;
+    statements.cached("DELETE FROM chunk WHERE seq = ?1 AND kind = 1")?.execute([seq.0])?;
     Ok(())
 }

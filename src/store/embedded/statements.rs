@@ -48,7 +48,7 @@ impl Frequent {
 
 /// A connection inside a transaction, with what was run in it.
 pub(super) struct Statements<'c> {
-    pub connection: &'c Connection,
+    connection: &'c Connection,
     frequent: [Option<CachedStatement<'c>>; COUNT],
 }
 
@@ -66,7 +66,7 @@ impl<'c> Statements<'c> {
     }
 
     /// Any other.
-    pub fn prepare(&self, sql: &str) -> rusqlite::Result<CachedStatement<'c>> {
+    pub fn cached(&self, sql: &str) -> rusqlite::Result<CachedStatement<'c>> {
         self.connection.prepare_cached(sql)
     }
 }
