@@ -3,8 +3,9 @@ use std::sync::Mutex;
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use super::scripted::{OK, Server, fed_body, get, with_body};
+use super::scripted::{OK, Peer, Server, fed_body, get, with_body};
 use super::*;
 
 mod reaching;
@@ -34,6 +35,19 @@ async fn exchange<T>(
     script: impl Future<Output = T>,
 ) -> (Result<Response<Received>, SendError>, T) {
     tokio::join!(client.send(origin, get("/x?y=1"), reuse), script)
+}
+
+/// One exchange, read to its end, over a connection that is idle afterwards.
+async fn leave_idle(client: &Client, server: &Server) -> Peer<TcpStream> {
+    let origin = server.origin();
+    let (answer, peer) = exchange(client, &origin, Reuse::Pooled, async {
+        let mut peer = server.accept().await;
+        peer.answer(OK).await;
+        peer
+    })
+    .await;
+    text(answer.unwrap()).await.unwrap();
+    peer
 }
 
 /// Waits until no connection is idle any more.
@@ -109,13 +123,7 @@ async fn a_fresh_request_never_takes_an_idle_connection() {
 async fn a_connection_the_peer_closed_while_idle_is_forgotten() {
     let (client, server) = (client(), Server::start().await);
     let origin = server.origin();
-    let (answer, peer) = exchange(&client, &origin, Reuse::Pooled, async {
-        let mut peer = server.accept().await;
-        peer.answer(OK).await;
-        peer
-    })
-    .await;
-    text(answer.unwrap()).await.unwrap();
+    let peer = leave_idle(&client, &server).await;
     parked(&client).await;
     drop(peer);
     emptied(&client).await;
@@ -138,19 +146,18 @@ async fn what_a_peer_did_to_an_idle_connection_is_noticed_before_a_request() {
     for left_behind in ["", "!", stray] {
         let (client, server) = (client(), Server::start().await);
         let origin = server.origin();
-        let (answer, mut peer) = exchange(&client, &origin, Reuse::Pooled, async {
-            let mut peer = server.accept().await;
-            peer.answer(OK).await;
-            peer
-        })
-        .await;
-        text(answer.unwrap()).await.unwrap();
+        let mut peer = leave_idle(&client, &server).await;
         peer.write(left_behind).await;
         peer.0.shutdown().await.unwrap();
         noticed().await;
-        let script =
-            async { server.accept().await.answer("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await };
-        let (answer, _) = exchange(&client, &origin, Reuse::Pooled, script).await;
+        let script = async {
+            server.accept().await.answer("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+            std::future::pending().await
+        };
+        let answer = tokio::select! {
+            answer = client.send(&origin, get("/"), Reuse::Pooled) => answer,
+            never = script => never,
+        };
         assert_eq!(answer.unwrap().status(), 201, "{left_behind:?}");
     }
 }
@@ -181,13 +188,7 @@ async fn a_request_for_a_dead_connection_goes_on_or_was_not_sent() {
 async fn an_aged_idle_connection_is_closed_though_nobody_asks_for_it() {
     let server = Server::start().await;
     let client = client().aging(Duration::from_millis(20));
-    let (answer, mut peer) = exchange(&client, &server.origin(), Reuse::Pooled, async {
-        let mut peer = server.accept().await;
-        peer.answer(OK).await;
-        peer
-    })
-    .await;
-    text(answer.unwrap()).await.unwrap();
+    let mut peer = leave_idle(&client, &server).await;
     peer.closed().await;
     assert_eq!(client.idle(), 0);
 }
@@ -196,13 +197,7 @@ async fn an_aged_idle_connection_is_closed_though_nobody_asks_for_it() {
 async fn an_idle_connection_of_four_seconds_is_dropped_and_not_used() {
     let (client, server) = (client(), Server::start().await);
     let origin = server.origin();
-    let (answer, mut peer) = exchange(&client, &origin, Reuse::Pooled, async {
-        let mut peer = server.accept().await;
-        peer.answer(OK).await;
-        peer
-    })
-    .await;
-    text(answer.unwrap()).await.unwrap();
+    let mut peer = leave_idle(&client, &server).await;
     parked(&client).await;
     let later = Instant::now() + Duration::from_secs(4);
     assert!(client.inner.pool.take(&origin, later).is_none());
