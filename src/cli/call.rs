@@ -10,11 +10,11 @@ mod follow;
 
 use std::env;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use http::Method;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::CommandError;
 use super::remote::{Address, Remote, TOKEN_VARIABLE, authorization};
@@ -157,16 +157,16 @@ impl Call {
         let started = Instant::now();
         let headers = ask.results_headers();
         let task = Task::submit(&remote, ask).await?;
+        // Before the first line: whoever has read one may leave, and is told where the result will be.
+        let mut interrupt = signal(SignalKind::interrupt())?;
         screen.line(&format!("{} {}", screen.tone(Tone::Faint, "task   "), task.id));
         screen.line(&format!("{} {}", screen.tone(Tone::Faint, "results"), task.results_uri));
 
         let follow = Follow { remote: &remote, task: &task, headers, started };
         let limit = self.timeout.unwrap_or(Duration::MAX);
-        // One for both: once it is asked for, the signal ends the process no more.
-        let mut interrupted = pin!(tokio::signal::ctrl_c());
         let ended = tokio::select! {
             ended = tokio::time::timeout(limit, follow.to_the_end(&mut screen)) => ended.ok(),
-            _ = interrupted.as_mut() => None,
+            _ = interrupt.recv() => None,
         };
         let Some(ended) = ended else {
             screen.leave();
@@ -178,7 +178,7 @@ impl Call {
         let (answer, attempts) = ended?;
         tokio::select! {
             shown = self.show(&mut screen, &task, Ended::of(answer, attempts), started.elapsed()) => shown,
-            _ = interrupted.as_mut() => Err(CallError::Left(task.results_uri.clone()).into()),
+            _ = interrupt.recv() => Err(CallError::Left(task.results_uri.clone()).into()),
         }
     }
 

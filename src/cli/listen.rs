@@ -22,6 +22,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use bytes::Bytes;
 use clap::Args;
 use http_body_util::BodyExt as _;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::remote::{Address, Remote, RemoteError, TOKEN_VARIABLE, authorization, query_value};
 use super::screen::{colours_wanted, printable};
@@ -143,6 +144,8 @@ impl Listen {
 async fn serve(listener: std::net::TcpListener, desk: Desk) -> std::io::Result<()> {
     let uri = format!("http://{}/", listener.local_addr()?);
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    // Before the first line: whoever has read one may stop it.
+    let mut interrupt = signal(SignalKind::interrupt())?;
     eprint!("listening on {uri}\nadd to a call: async=true&webhook_uri={}\n", query_value(&uri));
     if !desk.trust.verifies() {
         eprintln!("signatures are not verified: give --jwks or --secret-file");
@@ -154,7 +157,7 @@ async fn serve(listener: std::net::TcpListener, desk: Desk) -> std::io::Result<(
     let router = Router::new().fallback(receive).with_state(Arc::new(desk));
     tokio::select! {
         served = async { axum::serve(listener, router).await } => served,
-        stopped = tokio::signal::ctrl_c() => stopped,
+        _ = interrupt.recv() => Ok(()),
     }
 }
 

@@ -314,7 +314,7 @@ async fn a_result_that_cannot_be_saved_says_where() {
     upstream.saw_nobody();
 }
 
-/// Interrupted by Ctrl-C, once it has said something.
+/// Interrupted by Ctrl-C, as soon as it has said something.
 async fn left(args: &[&str], said: &str) -> Ended {
     let mut process = start(args, &[]);
     process.said(said, |line| line.contains(said).then_some(())).await;
@@ -340,7 +340,7 @@ async fn a_call_that_is_left_says_where_its_result_will_be() {
     exit(ended.status, 4);
     assert_eq!(one_object(&ended)["status"], Value::Null);
 
-    let ended = left(&["GET", &url(&node, "/x")], "Queued").await;
+    let ended = left(&["GET", &url(&node, "/x")], "task ").await;
     exit(ended.status, 4);
     let said = ended.stderr.join("\n");
     let results_uri = said.split("its result will be at ").nth(1).expect("it says where").trim().to_owned();

@@ -156,6 +156,13 @@ fn call(listener: &Listener, id: &str, body: &str) -> Call {
 }
 
 #[tokio::test]
+async fn stopping_it_as_soon_as_it_has_said_a_line_is_no_failure() {
+    let mut listener = listen(&[], &[]).await;
+    listener.process.signal("INT");
+    assert_eq!(listener.process.ended().await.status.code(), Some(0));
+}
+
+#[tokio::test]
 async fn bad_arguments_are_one_sentence_each() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let taken = holder.local_addr().expect("an address").to_string();
