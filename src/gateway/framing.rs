@@ -345,6 +345,8 @@ impl AsyncRead for Framed {
         if let Some(blocks) = &mut self.blocks {
             blocks.follow(&buf.filled()[before..]);
             if let Poll::Ready(error) = self.poll_open_head(cx) {
+                // Whoever hears of an error has read nothing.
+                buf.set_filled(before);
                 return Poll::Ready(Err(error));
             }
         }
