@@ -1,14 +1,16 @@
 //! What waits for the writer: settles before accepts, everything bounded.
 //!
-//! One mutex and one condition variable. The variable is signalled only when the writer sleeps, so a
-//! busy writer costs its callers no system call.
+//! One mutex, one condition variable and a bell. A busy writer costs its callers no system call. A sleeping
+//! one is woken by the condition variable; those with work for it ring the bell instead, which a task of
+//! the runtime hears behind all that are ready by then (`docs/decisions/0011-wake-ups.md`).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
+use super::answers::Answer;
 use crate::clock::Timestamp;
 use crate::id::Seq;
 use crate::lease::LeaseToken;
@@ -85,9 +87,9 @@ impl Operation {
         matches!(self, Self::SettleAttempt { .. })
     }
 
-    /// Whoever waits for it.
-    pub fn into_reply(self) -> Reply<Settled> {
-        match self {
+    /// For whoever waits for it.
+    pub fn answer(self, settled: Result<Settled, StoreError>) -> Answer {
+        let reply = match self {
             Self::Started { reply, .. }
             | Self::SettleAttempt { reply, .. }
             | Self::SettleDelivery { reply, .. }
@@ -95,7 +97,8 @@ impl Operation {
             | Self::ReleaseDelivery { reply, .. }
             | Self::StageChunk { reply, .. }
             | Self::Cancel { reply, .. } => reply,
-        }
+        };
+        Answer::Settled(reply, settled)
     }
 }
 
@@ -105,9 +108,8 @@ pub(super) struct Accept {
 }
 
 impl Accept {
-    /// Whoever asked may have gone; what was written stays true.
-    pub fn answer(self, accepted: Result<Accepted, StoreError>) {
-        let _ = self.reply.send((accepted, self.task));
+    pub fn answer(self, accepted: Result<Accepted, StoreError>) -> Answer {
+        Answer::Accepted(self.reply, accepted, self.task)
     }
 }
 
@@ -144,8 +146,6 @@ pub(super) struct Waiting {
     pub accepts: Vec<VecDeque<Accept>>,
     pub purge: Option<Purge>,
     pub phase: Phase,
-    /// Set by anybody who wants the writer to look again.
-    pub nudged: bool,
     asleep: bool,
 }
 
@@ -158,9 +158,11 @@ impl Waiting {
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    /// Rung on the runtime, for a writer that sleeps.
+    bell: Notify,
     /// For a writer that is turned by hand.
     #[cfg(test)]
-    pub woken: tokio::sync::Notify,
+    pub woken: Notify,
 }
 
 impl Inbox {
@@ -170,8 +172,9 @@ impl Inbox {
         Self {
             waiting: Mutex::new(waiting),
             wake: Condvar::new(),
+            bell: Notify::new(),
             #[cfg(test)]
-            woken: tokio::sync::Notify::new(),
+            woken: Notify::new(),
         }
     }
 
@@ -192,19 +195,32 @@ impl Inbox {
         waiting
     }
 
-    fn signal(&self, mut waiting: MutexGuard<'_, Waiting>) {
-        waiting.nudged = true;
+    /// Wakes a sleeping writer.
+    pub fn wake(&self) {
+        #[cfg(test)]
+        self.woken.notify_one();
+        self.wake.notify_one();
+    }
+
+    /// Wakes a sleeping writer once everybody who is ready now has had a turn: they may bring more, and
+    /// one commit for all costs less than one for the first and one for the others.
+    fn ring(&self, waiting: MutexGuard<'_, Waiting>) {
         let asleep = waiting.asleep;
         drop(waiting);
         #[cfg(test)]
         self.woken.notify_one();
         if asleep {
-            self.wake.notify_one();
+            self.bell.notify_one();
         }
     }
 
+    /// Waits until somebody rings; whoever hears it is to [wake](Inbox::wake) the writer.
+    pub async fn bell(&self) {
+        self.bell.notified().await;
+    }
+
     pub fn nudge(&self) {
-        self.signal(self.lock());
+        self.ring(self.lock());
     }
 
     pub fn push(&self, operation: Operation) -> Result<(), StoreError> {
@@ -213,7 +229,7 @@ impl Inbox {
             return Err(StoreError::Unavailable);
         }
         waiting.operations.push_back(operation);
-        self.signal(waiting);
+        self.ring(waiting);
         Ok(())
     }
 
@@ -231,12 +247,12 @@ impl Inbox {
         if queue.len() >= ACCEPTS_MAX {
             return Err(StoreError::Full);
         }
-        // A writer that sleeps beside a queue that is not empty holds its calls back: one more of them
-        // changes nothing, and waking it for each would cost more than accepting it.
+        // A writer that sleeps beside a queue that is not empty holds its calls back, or the bell has been
+        // rung: one call more changes nothing, and waking it for each would cost more than accepting it.
         let changes_nothing = !queue.is_empty();
         queue.push_back(Accept { task, reply });
         if !changes_nothing {
-            self.signal(waiting);
+            self.ring(waiting);
         }
         Ok(())
     }
@@ -247,7 +263,7 @@ impl Inbox {
             return Err(StoreError::Unavailable);
         }
         waiting.purge = Some(purge);
-        self.signal(waiting);
+        self.ring(waiting);
         Ok(())
     }
 
@@ -256,13 +272,14 @@ impl Inbox {
         if waiting.phase == Phase::Serving {
             waiting.phase = Phase::Draining;
         }
-        self.signal(waiting);
+        drop(waiting);
+        self.wake();
     }
 
+    /// Wakes the writer itself: the runtime's only thread may be about to wait for its end.
     pub fn close(&self) {
-        let mut waiting = self.lock();
-        waiting.phase = Phase::Closing;
-        self.signal(waiting);
+        self.lock().phase = Phase::Closing;
+        self.wake();
     }
 
     /// Nobody will take what waits: everybody hears so now, and whoever comes later at once.
@@ -271,5 +288,62 @@ impl Inbox {
         let lanes = waiting.accepts.len();
         let accepts = (0..lanes).map(|_| VecDeque::new()).collect();
         *waiting = Waiting { accepts, phase: Phase::Closing, ..Waiting::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::store::embedded::answers;
+
+    /// Far beyond what a test takes: who sleeps so long was not woken.
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn operation() -> Operation {
+        Operation::Cancel { seq: Seq(1), now: Timestamp(0), reply: oneshot::channel().0 }
+    }
+
+    /// A thread that sleeps as the writer does, once, and says what it found if it was woken.
+    async fn sleeping(inbox: &Arc<Inbox>) -> std::thread::JoinHandle<Option<usize>> {
+        let sleeper = Arc::clone(inbox);
+        let thread = std::thread::spawn(move || {
+            let begun = Instant::now();
+            let found = sleeper.sleep(sleeper.lock(), LONG).operations.len();
+            (begun.elapsed() < LONG).then_some(found)
+        });
+        while !inbox.lock().asleep {
+            tokio::task::yield_now().await;
+        }
+        thread
+    }
+
+    #[tokio::test]
+    async fn the_writer_is_woken_when_all_that_were_ready_have_brought_their_work() {
+        let inbox = Arc::new(Inbox::new(1));
+        let (_sender, receiver) = answers::channel();
+        tokio::spawn(receiver.serve(Arc::clone(&inbox)));
+        let writer = sleeping(&inbox).await;
+        for _ in 0..20 {
+            let inbox = Arc::clone(&inbox);
+            tokio::spawn(async move {
+                inbox.push(operation()).unwrap();
+                // Time in which a writer that was woken too early finds only a part.
+                std::thread::sleep(Duration::from_millis(1));
+            });
+        }
+        let found = tokio::task::spawn_blocking(|| writer.join()).await.unwrap().unwrap();
+        assert_eq!(found, Some(20));
+    }
+
+    #[tokio::test]
+    async fn closing_wakes_the_writer_though_nobody_has_a_turn() {
+        let inbox = Arc::new(Inbox::new(1));
+        let writer = sleeping(&inbox).await;
+        inbox.close();
+        // This thread, the runtime's only one, stands still.
+        assert_eq!(writer.join().unwrap(), Some(0));
+        assert!(matches!(inbox.push(operation()), Err(StoreError::Unavailable)));
     }
 }
