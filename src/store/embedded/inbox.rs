@@ -31,6 +31,9 @@ const ACCEPTS_MAX: usize = 8_192;
 /// Settles and the like. Their number is bounded by the work in flight; this only guards a defect.
 const OPERATIONS_MAX: usize = 65_536;
 
+/// So many are worth a commit: a sleeping writer is woken without waiting whether there will be more.
+const ENOUGH: usize = 48;
+
 /// A change to a task or delivery that is there already.
 pub(super) enum Operation {
     Started {
@@ -150,6 +153,10 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    fn is_enough(&self) -> bool {
+        self.operations.len() + self.accepts.iter().map(VecDeque::len).sum::<usize>() == ENOUGH
+    }
+
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty() && self.purge.is_none() && self.accepts.iter().all(VecDeque::is_empty)
     }
@@ -202,11 +209,15 @@ impl Inbox {
         self.wake.notify_one();
     }
 
-    /// Wakes a sleeping writer once everybody who is ready now has had a turn: they may bring more, and
-    /// one commit for all costs less than one for the first and one for the others.
+    /// Wakes a sleeping writer once there is enough, or everybody who is ready now has had a turn: they may
+    /// bring more, and one commit for all costs less than one for the first and one for the others.
     fn ring(&self, waiting: MutexGuard<'_, Waiting>) {
-        let asleep = waiting.asleep;
+        let (asleep, is_enough) = (waiting.asleep, waiting.is_enough());
         drop(waiting);
+        if asleep && is_enough {
+            self.wake();
+            return;
+        }
         #[cfg(test)]
         self.woken.notify_one();
         if asleep {
@@ -251,7 +262,7 @@ impl Inbox {
         // rung: one call more changes nothing, and waking it for each would cost more than accepting it.
         let changes_nothing = !queue.is_empty();
         queue.push_back(Accept { task, reply });
-        if !changes_nothing {
+        if !changes_nothing || waiting.is_enough() {
             self.ring(waiting);
         }
         Ok(())
@@ -335,6 +346,17 @@ mod tests {
         }
         let found = tokio::task::spawn_blocking(|| writer.join()).await.unwrap().unwrap();
         assert_eq!(found, Some(20));
+    }
+
+    #[tokio::test]
+    async fn work_that_is_worth_a_commit_waits_for_no_more() {
+        let inbox = Arc::new(Inbox::new(1));
+        let writer = sleeping(&inbox).await;
+        for _ in 0..ENOUGH {
+            inbox.push(operation()).unwrap();
+        }
+        // Nobody hears the bell.
+        assert_eq!(writer.join().unwrap(), Some(ENOUGH));
     }
 
     #[tokio::test]
