@@ -4,7 +4,6 @@
 //! transaction, and answers them all after the commit is on disk. Readers have connections of their
 //! own and never wait for the writer. A lock on the data directory keeps a second process out.
 
-mod answers;
 mod apply;
 mod backlog;
 mod cancel;

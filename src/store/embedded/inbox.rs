@@ -1,16 +1,14 @@
 //! What waits for the writer: settles before accepts, everything bounded.
 //!
-//! One mutex, one condition variable and a bell. A busy writer costs its callers no system call. A sleeping
-//! one is woken by the condition variable; those with work for it ring the bell instead, which a task of
-//! the runtime hears behind all that are ready by then (`docs/decisions/0011-wake-ups.md`).
+//! One mutex and one condition variable. The variable is signalled only when the writer sleeps, so a
+//! busy writer costs its callers no system call.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
-use super::answers::Answer;
 use crate::clock::Timestamp;
 use crate::id::Seq;
 use crate::lease::LeaseToken;
@@ -30,9 +28,6 @@ const ACCEPTS_MAX: usize = 8_192;
 
 /// Settles and the like. Their number is bounded by the work in flight; this only guards a defect.
 const OPERATIONS_MAX: usize = 65_536;
-
-/// So many are worth a commit: a sleeping writer is woken without waiting whether there will be more.
-const ENOUGH: usize = 48;
 
 /// A change to a task or delivery that is there already.
 pub(super) enum Operation {
@@ -90,9 +85,9 @@ impl Operation {
         matches!(self, Self::SettleAttempt { .. })
     }
 
-    /// For whoever waits for it.
-    pub fn answer(self, settled: Result<Settled, StoreError>) -> Answer {
-        let reply = match self {
+    /// Whoever waits for it.
+    pub fn into_reply(self) -> Reply<Settled> {
+        match self {
             Self::Started { reply, .. }
             | Self::SettleAttempt { reply, .. }
             | Self::SettleDelivery { reply, .. }
@@ -100,8 +95,7 @@ impl Operation {
             | Self::ReleaseDelivery { reply, .. }
             | Self::StageChunk { reply, .. }
             | Self::Cancel { reply, .. } => reply,
-        };
-        Answer::Settled(reply, settled)
+        }
     }
 }
 
@@ -111,8 +105,9 @@ pub(super) struct Accept {
 }
 
 impl Accept {
-    pub fn answer(self, accepted: Result<Accepted, StoreError>) -> Answer {
-        Answer::Accepted(self.reply, accepted, self.task)
+    /// Whoever asked may have gone; what was written stays true.
+    pub fn answer(self, accepted: Result<Accepted, StoreError>) {
+        let _ = self.reply.send((accepted, self.task));
     }
 }
 
@@ -149,14 +144,12 @@ pub(super) struct Waiting {
     pub accepts: Vec<VecDeque<Accept>>,
     pub purge: Option<Purge>,
     pub phase: Phase,
+    /// Set by anybody who wants the writer to look again.
+    pub nudged: bool,
     asleep: bool,
 }
 
 impl Waiting {
-    fn is_enough(&self) -> bool {
-        self.operations.len() + self.accepts.iter().map(VecDeque::len).sum::<usize>() == ENOUGH
-    }
-
     pub fn is_empty(&self) -> bool {
         self.operations.is_empty() && self.purge.is_none() && self.accepts.iter().all(VecDeque::is_empty)
     }
@@ -165,11 +158,9 @@ impl Waiting {
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
     wake: Condvar,
-    /// Rung on the runtime, for a writer that sleeps.
-    bell: Notify,
     /// For a writer that is turned by hand.
     #[cfg(test)]
-    pub woken: Notify,
+    pub woken: tokio::sync::Notify,
 }
 
 impl Inbox {
@@ -179,9 +170,8 @@ impl Inbox {
         Self {
             waiting: Mutex::new(waiting),
             wake: Condvar::new(),
-            bell: Notify::new(),
             #[cfg(test)]
-            woken: Notify::new(),
+            woken: tokio::sync::Notify::new(),
         }
     }
 
@@ -202,36 +192,19 @@ impl Inbox {
         waiting
     }
 
-    /// Wakes a sleeping writer.
-    pub fn wake(&self) {
-        #[cfg(test)]
-        self.woken.notify_one();
-        self.wake.notify_one();
-    }
-
-    /// Wakes a sleeping writer once there is enough, or everybody who is ready now has had a turn: they may
-    /// bring more, and one commit for all costs less than one for the first and one for the others.
-    fn ring(&self, waiting: MutexGuard<'_, Waiting>) {
-        let (asleep, is_enough) = (waiting.asleep, waiting.is_enough());
+    fn signal(&self, mut waiting: MutexGuard<'_, Waiting>) {
+        waiting.nudged = true;
+        let asleep = waiting.asleep;
         drop(waiting);
-        if asleep && is_enough {
-            self.wake();
-            return;
-        }
         #[cfg(test)]
         self.woken.notify_one();
         if asleep {
-            self.bell.notify_one();
+            self.wake.notify_one();
         }
     }
 
-    /// Waits until somebody rings; whoever hears it is to [wake](Inbox::wake) the writer.
-    pub async fn bell(&self) {
-        self.bell.notified().await;
-    }
-
     pub fn nudge(&self) {
-        self.ring(self.lock());
+        self.signal(self.lock());
     }
 
     pub fn push(&self, operation: Operation) -> Result<(), StoreError> {
@@ -240,7 +213,7 @@ impl Inbox {
             return Err(StoreError::Unavailable);
         }
         waiting.operations.push_back(operation);
-        self.ring(waiting);
+        self.signal(waiting);
         Ok(())
     }
 
@@ -258,12 +231,12 @@ impl Inbox {
         if queue.len() >= ACCEPTS_MAX {
             return Err(StoreError::Full);
         }
-        // A writer that sleeps beside a queue that is not empty holds its calls back, or the bell has been
-        // rung: one call more changes nothing, and waking it for each would cost more than accepting it.
+        // A writer that sleeps beside a queue that is not empty holds its calls back: one more of them
+        // changes nothing, and waking it for each would cost more than accepting it.
         let changes_nothing = !queue.is_empty();
         queue.push_back(Accept { task, reply });
-        if !changes_nothing || waiting.is_enough() {
-            self.ring(waiting);
+        if !changes_nothing {
+            self.signal(waiting);
         }
         Ok(())
     }
@@ -274,7 +247,7 @@ impl Inbox {
             return Err(StoreError::Unavailable);
         }
         waiting.purge = Some(purge);
-        self.ring(waiting);
+        self.signal(waiting);
         Ok(())
     }
 
@@ -283,14 +256,13 @@ impl Inbox {
         if waiting.phase == Phase::Serving {
             waiting.phase = Phase::Draining;
         }
-        drop(waiting);
-        self.wake();
+        self.signal(waiting);
     }
 
-    /// Wakes the writer itself: the runtime's only thread may be about to wait for its end.
     pub fn close(&self) {
-        self.lock().phase = Phase::Closing;
-        self.wake();
+        let mut waiting = self.lock();
+        waiting.phase = Phase::Closing;
+        self.signal(waiting);
     }
 
     /// Nobody will take what waits: everybody hears so now, and whoever comes later at once.
@@ -299,73 +271,5 @@ impl Inbox {
         let lanes = waiting.accepts.len();
         let accepts = (0..lanes).map(|_| VecDeque::new()).collect();
         *waiting = Waiting { accepts, phase: Phase::Closing, ..Waiting::default() };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-    use crate::store::embedded::answers;
-
-    /// Far beyond what a test takes: who sleeps so long was not woken.
-    const LONG: Duration = Duration::from_secs(20);
-
-    fn operation() -> Operation {
-        Operation::Cancel { seq: Seq(1), now: Timestamp(0), reply: oneshot::channel().0 }
-    }
-
-    /// A thread that sleeps as the writer does, once, and says what it found if it was woken.
-    async fn sleeping(inbox: &Arc<Inbox>) -> std::thread::JoinHandle<Option<usize>> {
-        let sleeper = Arc::clone(inbox);
-        let thread = std::thread::spawn(move || {
-            let begun = Instant::now();
-            let found = sleeper.sleep(sleeper.lock(), LONG).operations.len();
-            (begun.elapsed() < LONG).then_some(found)
-        });
-        while !inbox.lock().asleep {
-            tokio::task::yield_now().await;
-        }
-        thread
-    }
-
-    #[tokio::test]
-    async fn the_writer_is_woken_when_all_that_were_ready_have_brought_their_work() {
-        let inbox = Arc::new(Inbox::new(1));
-        let (_sender, receiver) = answers::channel();
-        tokio::spawn(receiver.serve(Arc::clone(&inbox)));
-        let writer = sleeping(&inbox).await;
-        for _ in 0..20 {
-            let inbox = Arc::clone(&inbox);
-            tokio::spawn(async move {
-                inbox.push(operation()).unwrap();
-                // Time in which a writer that was woken too early finds only a part.
-                std::thread::sleep(Duration::from_millis(1));
-            });
-        }
-        let found = tokio::task::spawn_blocking(|| writer.join()).await.unwrap().unwrap();
-        assert_eq!(found, Some(20));
-    }
-
-    #[tokio::test]
-    async fn work_that_is_worth_a_commit_waits_for_no_more() {
-        let inbox = Arc::new(Inbox::new(1));
-        let writer = sleeping(&inbox).await;
-        for _ in 0..ENOUGH {
-            inbox.push(operation()).unwrap();
-        }
-        // Nobody hears the bell.
-        assert_eq!(writer.join().unwrap(), Some(ENOUGH));
-    }
-
-    #[tokio::test]
-    async fn closing_wakes_the_writer_though_nobody_has_a_turn() {
-        let inbox = Arc::new(Inbox::new(1));
-        let writer = sleeping(&inbox).await;
-        inbox.close();
-        // This thread, the runtime's only one, stands still.
-        assert_eq!(writer.join().unwrap(), Some(0));
-        assert!(matches!(inbox.push(operation()), Err(StoreError::Unavailable)));
     }
 }

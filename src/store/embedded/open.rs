@@ -7,16 +7,15 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use prometheus_client::metrics::histogram::Histogram;
 use rand::Rng;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::answers::{self, AnswerReceiver};
 use super::backlog::Backlog;
 use super::inbox::Inbox;
 use super::reader::Readers;
@@ -122,16 +121,11 @@ pub struct NodeSecrets {
 }
 
 impl Store {
-    /// Opens the store, making it if there is none, gives every lease back, and starts its threads and the
-    /// task that gives out the writer's answers. The runtime it is opened in must outlive it.
+    /// Opens the store, making it if there is none, gives every lease back, and starts its threads.
     ///
     /// # Errors
     /// See [`OpenError`]; then nothing was changed.
-    ///
-    /// # Panics
-    /// Outside of a runtime.
     pub fn open(options: &OpenOptions) -> Result<(Self, KeyRing, NodeSecrets), OpenError> {
-        let runtime = Handle::current();
         let data_dir_lock = lock_data_dir(&options.data_dir)?;
         let path = options.database.clone().unwrap_or_else(|| options.data_dir.join("ringback.db"));
         let found = inspect::from_outside(&path)?;
@@ -159,7 +153,7 @@ impl Store {
             .map_err(|source| OpenError::Lock { path: path.clone(), source })?;
         keep_log(&connection, false).map_err(database_error)?;
         let readers = Readers::start(&path).map_err(database_error)?;
-        let (mut shared, writer, receiver) = join(connection, readers, recovered, options);
+        let (mut shared, writer) = join(connection, readers, recovered, options);
         let watched = (Arc::clone(&shared.inbox), shared.failed.clone());
         let thread = std::thread::Builder::new()
             .name(String::from("store-writer"))
@@ -170,7 +164,6 @@ impl Store {
             })
             .map_err(|source| OpenError::DataDir { path: options.data_dir.clone(), source })?;
         shared.writer = Mutex::new(Some(thread));
-        runtime.spawn(receiver.serve(Arc::clone(&shared.inbox)));
         Ok((Self { shared: Arc::new(shared) }, ring, NodeSecrets { fingerprint, signing }))
     }
 }
@@ -181,8 +174,7 @@ pub(super) fn join(
     readers: Readers,
     mut recovered: Recovered,
     options: &OpenOptions,
-) -> (Shared, Writer, AnswerReceiver) {
-    let (answers, receiver) = answers::channel();
+) -> (Shared, Writer) {
     let inbox = Arc::new(Inbox::new(options.upstreams.len()));
     let nudge = {
         let inbox = Arc::clone(&inbox);
@@ -201,13 +193,14 @@ pub(super) fn join(
         })
         .collect();
     let deliveries = Arc::new(Ready::new(options.ready_capacity, nudge));
+    let full = Arc::new(AtomicBool::new(recovered.unfinished >= options.max_queued_tasks));
     let writer = Writer::new(
         connection,
         Arc::clone(&inbox),
-        answers,
         lanes.clone(),
         Arc::clone(&deliveries),
         &mut recovered,
+        Arc::clone(&full),
         options,
     );
     let shared = Shared {
@@ -218,12 +211,12 @@ pub(super) fn join(
         running: Mutex::default(),
         ids: TaskIds::after(recovered.last),
         clock: recovered.clock,
-        full: writer.full(),
+        full,
         space: recovered.space,
         failed: CancellationToken::new(),
         writer: Mutex::new(None),
     };
-    (shared, writer, receiver)
+    (shared, writer)
 }
 
 pub(super) fn lock_data_dir(data_dir: &Path) -> Result<File, OpenError> {

@@ -2,8 +2,7 @@
 //!
 //! It takes what waits (settles first, accepts as far as admission allows), applies it in one
 //! transaction together with the claims that have room, commits, and only then answers and hands off.
-//! There is no artificial window: while one commit is on its way to the disk the next batch gathers. Who
-//! wakes it and who hears of its answers when: `docs/decisions/0011-wake-ups.md`.
+//! There is no artificial window: while one commit is on its way to the disk the next batch gathers.
 //! What it promises: nobody hears `Ok` before the commit; after a failed commit nothing was written and
 //! everybody hears so; at most one retention transaction runs between two commits of the batch.
 
@@ -21,7 +20,6 @@ use rusqlite::{Connection, TransactionBehavior};
 use applied::{Applied, note};
 use batch::{Batch, Candidate};
 
-use super::answers::{Answer, AnswerSender};
 use super::apply;
 use super::backlog::{Backlog, Held, Leased, Owner};
 use super::claim;
@@ -52,7 +50,6 @@ const SLEEP_MAX: Duration = Duration::from_mins(1);
 pub(super) struct Writer {
     connection: Connection,
     inbox: Arc<Inbox>,
-    answers: AnswerSender,
     lanes: Vec<WriterLane>,
     deliveries: Arc<Ready<ReadyDelivery>>,
     /// When the next resting delivery is due.
@@ -96,10 +93,10 @@ impl Writer {
     pub fn new(
         connection: Connection,
         inbox: Arc<Inbox>,
-        answers: AnswerSender,
         lanes: Vec<Arc<Lane>>,
         deliveries: Arc<Ready<ReadyDelivery>>,
         recovered: &mut Recovered,
+        full: Arc<AtomicBool>,
         options: &OpenOptions,
     ) -> Self {
         let now = recovered.clock.steady();
@@ -118,14 +115,13 @@ impl Writer {
         Self {
             connection,
             inbox,
-            answers,
             lanes,
             deliveries,
             delivery_due: now,
             unfinished: recovered.unfinished,
             backlog: std::mem::take(&mut recovered.backlog),
             leased: Leased::default(),
-            full: Arc::new(AtomicBool::new(recovered.unfinished >= options.max_queued_tasks)),
+            full,
             space: Arc::clone(&recovered.space),
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
@@ -136,11 +132,6 @@ impl Writer {
             room: Room::default(),
             failing_until: None,
         }
-    }
-
-    /// Whether there are as many tasks as there may be.
-    pub fn full(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.full)
     }
 
     /// Runs until closed and everything that waited is answered.
@@ -175,16 +166,22 @@ impl Writer {
 
     /// Takes what there is to do, or says how long there is nothing.
     fn look(&mut self, waiting: &mut Waiting) -> Look {
-        self.claiming = waiting.phase == Phase::Serving;
-        let now = self.clock.steady();
-        let (batch, held_back) = self.take(waiting, now);
-        if !batch.is_empty() || batch.purge.is_some() || self.can_claim(now) {
-            return Look::Work(batch);
+        loop {
+            waiting.nudged = false;
+            self.claiming = waiting.phase == Phase::Serving;
+            let now = self.clock.steady();
+            let (batch, held_back) = self.take(waiting, now);
+            if !batch.is_empty() || batch.purge.is_some() || self.can_claim(now) {
+                return Look::Work(batch);
+            }
+            if waiting.phase == Phase::Closing && waiting.is_empty() {
+                return Look::Over;
+            }
+            if waiting.nudged {
+                continue;
+            }
+            return Look::Sleep(if held_back { HELD_BACK_PAUSE } else { self.sleep(now) });
         }
-        if waiting.phase == Phase::Closing && waiting.is_empty() {
-            return Look::Over;
-        }
-        Look::Sleep(if held_back { HELD_BACK_PAUSE } else { self.sleep(now) })
     }
 
     /// Takes settles first, then as many accepts of each lane as admission allows. Also says whether
@@ -248,9 +245,9 @@ impl Writer {
     }
 
     /// A call that is there already, by its idempotency key, needs no room.
-    fn refuse(&self, Candidate { accept, .. }: Candidate, full: StoreError) -> Answer {
+    fn refuse(&self, Candidate { accept, .. }: Candidate, full: StoreError) {
         let known = apply::known_or(full, &self.connection, &accept.task);
-        accept.answer(known)
+        accept.answer(known);
     }
 
     fn can_claim(&self, now: Timestamp) -> bool {
@@ -267,8 +264,9 @@ impl Writer {
     }
 
     fn commit(&mut self, mut batch: Batch) {
-        let refused = std::mem::take(&mut batch.refused).into_iter();
-        self.answers.send(refused.map(|(candidate, full)| self.refuse(candidate, full)).collect());
+        for (candidate, full) in std::mem::take(&mut batch.refused) {
+            self.refuse(candidate, full);
+        }
         let now = self.clock.steady();
         if batch.operations.is_empty() && batch.accepts.is_empty() && !self.can_claim(now) {
             // Only retention asked for something. An empty commit would say that the store writes again.
@@ -282,7 +280,7 @@ impl Writer {
                 self.say_failing(&error);
                 let single = batch.operations.len() + batch.accepts.len() <= 1;
                 if single || !is_about_one_row(&error) {
-                    self.answers.send(none_written(batch));
+                    refuse(batch);
                 } else {
                     self.commit_one_by_one(batch);
                 }
@@ -358,7 +356,7 @@ impl Writer {
         Ok(applied)
     }
 
-    /// The commit is on disk: sends everybody's answer, then hands off what is leased.
+    /// The commit is on disk: answers everybody, then hands off what is leased.
     fn answer(&mut self, batch: Batch, applied: Applied) {
         if self.failing_until.take().is_some() {
             tracing::info!("the store writes again");
@@ -377,7 +375,6 @@ impl Writer {
         for (lane, seq, lease) in applied.cancelled {
             self.lanes[lane].lane.cancellations.cancel(seq, lease);
         }
-        let mut answers = Vec::with_capacity(batch.operations.len() + batch.accepts.len());
         for (operation, settled) in batch.operations.into_iter().zip(applied.settled) {
             if let Operation::SettleAttempt { seq, .. }
             | Operation::ReleaseTask { seq, .. }
@@ -385,7 +382,8 @@ impl Writer {
             {
                 self.leased.remove(*seq);
             }
-            answers.push(operation.answer(Ok(settled)));
+            // Whoever asked may have gone; what was written stays true.
+            let _ = operation.into_reply().send(Ok(settled));
         }
         let mut ready = applied.claimed;
         for (Candidate { mut accept, owner }, (accepted, lease)) in
@@ -407,9 +405,8 @@ impl Writer {
                 };
                 ready[accept.task.lane.0].push((task, held));
             }
-            answers.push(accept.answer(Ok(accepted)));
+            accept.answer(Ok(accepted));
         }
-        self.answers.send(answers);
         for ((lane, ready), due) in self.lanes.iter_mut().zip(ready).zip(applied.due) {
             lane.due = due;
             lane.backlog = due <= applied.at;
@@ -456,14 +453,13 @@ fn has_room<T>(ready: &Ready<T>) -> bool {
     }
 }
 
-/// What everybody hears of a batch that was not written.
-fn none_written(batch: Batch) -> Vec<Answer> {
-    let operations = batch.operations.into_iter();
-    let accepts = batch.accepts.into_iter();
-    operations
-        .map(|operation| operation.answer(Err(StoreError::Unavailable)))
-        .chain(accepts.map(|candidate| candidate.accept.answer(Err(StoreError::Unavailable))))
-        .collect()
+fn refuse(batch: Batch) {
+    for operation in batch.operations {
+        let _ = operation.into_reply().send(Err(StoreError::Unavailable));
+    }
+    for Candidate { accept, .. } in batch.accepts {
+        accept.answer(Err(StoreError::Unavailable));
+    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use super::*;
 
-#[tokio::test]
-async fn a_store_in_use_is_refused() {
+#[test]
+fn a_store_in_use_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path());
     assert!(matches!(Store::open(&options(dir.path())), Err(OpenError::InUse(_))));
@@ -11,8 +11,8 @@ async fn a_store_in_use_is_refused() {
     assert!(Store::open(&options(dir.path())).is_ok());
 }
 
-#[tokio::test]
-async fn a_database_in_use_is_refused_whatever_the_data_directory() {
+#[test]
+fn a_database_in_use_is_refused_whatever_the_data_directory() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let opened = open(dir.path());
     std::fs::copy(dir.path().join("ringback.keys"), other.path().join("ringback.keys")).unwrap();
@@ -32,8 +32,8 @@ fn refused(dir: &Path) -> OpenError {
     error
 }
 
-#[tokio::test]
-async fn a_wrong_or_missing_key_is_refused_and_touches_nothing() {
+#[test]
+fn a_wrong_or_missing_key_is_refused_and_touches_nothing() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).store.close();
     let keys = dir.path().join("ringback.keys");
@@ -47,8 +47,8 @@ async fn a_wrong_or_missing_key_is_refused_and_touches_nothing() {
     assert!(Store::open(&options(dir.path())).is_ok());
 }
 
-#[tokio::test]
-async fn a_foreign_a_newer_and_a_damaged_file_are_refused_and_left_alone() {
+#[test]
+fn a_foreign_a_newer_and_a_damaged_file_are_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).store.close();
     let database = dir.path().join("ringback.db");

@@ -15,7 +15,6 @@ use crate::id::Seq;
 use crate::lease::LeaseToken;
 use crate::seal::KeyRing;
 use crate::store::Store;
-use crate::store::embedded::answers::AnswerReceiver;
 use crate::store::embedded::open;
 use crate::store::embedded::reader::{Read, Readers};
 
@@ -47,11 +46,8 @@ impl Disk {
             .expect("the schema fits");
         let recovered = open::recover(&mut connection, options).expect("a database in memory");
         let (readers, reads) = Readers::by_hand();
-        let (shared, writer, receiver) = open::join(connection, readers, recovered, options);
-        (
-            Store { shared: Arc::new(shared) },
-            ByHand { writer: Turned { writer, receiver }, reads: Reads(reads) },
-        )
+        let (shared, writer) = open::join(connection, readers, recovered, options);
+        (Store { shared: Arc::new(shared) }, ByHand { writer: Turned(writer), reads: Reads(reads) })
     }
 }
 
@@ -70,10 +66,7 @@ pub(crate) struct ByHand {
 }
 
 /// The writer without its thread.
-pub(crate) struct Turned {
-    writer: Writer,
-    receiver: AnswerReceiver,
-}
+pub(crate) struct Turned(Writer);
 
 /// Work the writer has taken and not yet written.
 pub(crate) struct Taken(Batch);
@@ -114,7 +107,7 @@ impl Turned {
 
     /// The next work, waiting for it; `None` when the store is closed.
     pub async fn next(&mut self) -> Option<Taken> {
-        let inbox = Arc::clone(&self.writer.inbox);
+        let inbox = Arc::clone(&self.0.inbox);
         loop {
             match self.look() {
                 Look::Work(batch) => return Some(Taken(batch)),
@@ -126,37 +119,36 @@ impl Turned {
     }
 
     fn look(&mut self) -> Look {
-        let inbox = Arc::clone(&self.writer.inbox);
-        self.writer.look(&mut inbox.lock())
+        let inbox = Arc::clone(&self.0.inbox);
+        self.0.look(&mut inbox.lock())
     }
 
     /// Writes, answers and hands off. What retention is asked for comes after it.
     pub fn commit(&mut self, Taken(mut batch): Taken) -> Option<Purging> {
         let purge = batch.purge.take();
-        self.writer.commit(batch);
-        self.receiver.give_now();
+        self.0.commit(batch);
         purge.map(Purging)
     }
 
     pub fn purge(&mut self, Purging(purge): Purging) {
-        self.writer.purge(purge);
+        self.0.purge(purge);
     }
 
     /// Writes, and dies before anybody hears of it. Whoever waits goes on waiting while what this
     /// returns is held.
     pub fn commit_and_die(mut self, taken: Taken) -> Taken {
-        let _ = self.writer.transact(&taken.0.operations, &taken.0.accepts);
+        let _ = self.0.transact(&taken.0.operations, &taken.0.accepts);
         taken
     }
 
     /// Whether the last commit failed, as far as callers are concerned.
     pub fn is_failing(&self) -> bool {
-        self.writer.failing_until.is_some()
+        self.0.failing_until.is_some()
     }
 
     /// As a disk that is full, or no longer is.
     pub fn refuse_writes(&self, refuse: bool) {
-        self.writer.connection.pragma_update(None, "query_only", refuse).expect("a pragma");
+        self.0.connection.pragma_update(None, "query_only", refuse).expect("a pragma");
     }
 }
 
