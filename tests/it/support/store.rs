@@ -52,6 +52,14 @@ pub fn damage(data_dir: &Path) -> Option<String> {
     (found != "ok").then_some(found)
 }
 
+/// Whether the database file is as long as the store takes it to be: no page of it is in the log alone.
+pub fn is_carried_over(data_dir: &Path) -> bool {
+    let pages = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    let bytes: i64 = open(data_dir).query_row(pages, [], |row| row.get(0)).expect("pages can be counted");
+    let file = std::fs::metadata(data_dir.join("ringback.db")).expect("the file is there");
+    file.len() == u64::try_from(bytes).expect("not negative")
+}
+
 /// Chunks that no request and no result refers to.
 pub fn stray_chunks(data_dir: &Path) -> i64 {
     let count = open(data_dir).query_row(
