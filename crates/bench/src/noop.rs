@@ -16,6 +16,25 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
+/// How a program that measures starts itself once more, as [`Noop`].
+#[derive(clap::Subcommand)]
+pub enum Role {
+    /// The server that does nothing.
+    #[command(hide = true)]
+    Noop { address: SocketAddr },
+}
+
+impl Role {
+    /// Serves until the process is ended.
+    ///
+    /// # Errors
+    /// The address cannot be served.
+    pub fn run(self) -> anyhow::Result<()> {
+        let Self::Noop { address } = self;
+        serve(address)
+    }
+}
+
 const BODY: &str = "{\"results_uri\":\"http://127.0.0.1:8080/bench/results/019a3f00-0000-7000-8000-000000000001\",\
                     \"status\":\"Queued\",\"task_id\":\"019a3f00-0000-7000-8000-000000000001\"}";
 
@@ -23,7 +42,7 @@ const BODY: &str = "{\"results_uri\":\"http://127.0.0.1:8080/bench/results/019a3
 ///
 /// # Errors
 /// The address cannot be bound.
-pub fn serve(address: SocketAddr) -> anyhow::Result<()> {
+fn serve(address: SocketAddr) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(address).await?;

@@ -43,6 +43,7 @@ async fn a_long_request_that_its_answer_overtakes_is_sent_to_the_end() {
     let mut piece = vec![0; 1 << 20];
     loop {
         let count = peer.0.read(&mut piece).await.unwrap();
+        assert_ne!(count, 0, "closed before the end of the request");
         if piece[..count].ends_with(b"!") {
             break;
         }

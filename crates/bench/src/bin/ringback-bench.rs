@@ -1,12 +1,12 @@
 //! Measures a Ringback node against the budget it promises.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use ringback_bench::bench::{Bench, Options};
+use ringback_bench::noop::Role;
 
 /// Measures a node: how fast it accepts and finishes, and what it needs for that.
 #[derive(Parser)]
@@ -39,20 +39,13 @@ struct Args {
     #[arg(long)]
     dir: Option<PathBuf>,
     #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// The server that does nothing.
-    #[command(hide = true)]
-    Noop { address: SocketAddr },
+    role: Option<Role>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    if let Some(Command::Noop { address }) = args.command {
-        ringback_bench::noop::serve(address)?;
+    if let Some(role) = args.role {
+        role.run()?;
         return Ok(ExitCode::SUCCESS);
     }
     let ringback = ringback_bench::node::program(args.ringback)?;

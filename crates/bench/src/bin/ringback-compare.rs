@@ -1,10 +1,10 @@
 //! Compares builds of the node on a machine whose speed changes.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use ringback_bench::compare::{self, Options, Work};
+use ringback_bench::noop::Role;
 
 /// Loads nodes of several builds, and the server that does nothing, in many short turns.
 #[derive(Parser)]
@@ -21,20 +21,13 @@ struct Args {
     #[arg(long, default_value_t = 30)]
     rounds: usize,
     #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// The server that does nothing.
-    #[command(hide = true)]
-    Noop { address: SocketAddr },
+    role: Option<Role>,
 }
 
 fn main() -> anyhow::Result<()> {
     let mut args = Args::parse();
-    if let Some(Command::Noop { address }) = args.command {
-        return ringback_bench::noop::serve(address);
+    if let Some(role) = args.role {
+        return role.run();
     }
     if args.builds.is_empty() {
         args.builds.push(ringback_bench::node::program(None)?);

@@ -1,10 +1,10 @@
 //! Compares Ringback with other programs that can do its work. `crates/bench/peers/run` calls it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use ringback_bench::beside::{self, Kind, Options, Programs};
+use ringback_bench::noop::Role;
 
 /// Gives the same work to Ringback and to others, and prints one table in Markdown.
 #[derive(Parser)]
@@ -50,20 +50,13 @@ struct Args {
     #[arg(long, default_value = "/usr/lib/postgresql/15/bin")]
     postgres: PathBuf,
     #[command(subcommand)]
-    command: Option<Noop>,
-}
-
-#[derive(Subcommand)]
-enum Noop {
-    /// The server that does nothing.
-    #[command(hide = true)]
-    Noop { address: SocketAddr },
+    role: Option<Role>,
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    if let Some(Noop::Noop { address }) = args.command {
-        return ringback_bench::noop::serve(address);
+    if let Some(role) = args.role {
+        return role.run();
     }
     let options = Options {
         programs: Programs {
