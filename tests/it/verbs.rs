@@ -306,8 +306,10 @@ async fn a_wait_is_not_answered_with_the_result_while_nobody_can_say_whose_token
     let asked = asking.upstream.calls_of(ASKED).len();
     let call = asking.node.results(&asking.running).bearer("another").header("prefer", "wait=60");
     let waiting = tokio::spawn(call.send());
-    eventually("the wait was let in", async || (asking.upstream.calls_of(ASKED).len() > asked).then_some(()))
+    eventually("the wait is judged", async || (asking.upstream.calls_of(ASKED).len() > asked).then_some(()))
         .await;
+    // Whoever asks the same hears the same answer, so that the one to the wait has come.
+    assert_eq!(asking.read("another", "slow").await.status, 202);
     asking.hears(Reply::new(500), 503).await;
     asking.gate.open();
     waiting.await.expect("it was answered").is_refusal(503, "identity_unavailable");
