@@ -73,8 +73,7 @@ pub struct NewTask {
     pub deadline: Timestamp,
     /// Only of a call that carried an `Idempotency-Key`.
     pub repeatable: Option<Box<Repeatable>>,
-    /// The call in the clear, so that a task handed off need not be read back. Large ones are not
-    /// carried: a full ready queue must stay small.
+    /// The call in the clear, so that a task handed off need not be read back. See [`CARRIED_BYTES`].
     pub carried: Option<Box<Carried>>,
     /// The task's share of the memory for calls being accepted. Held until the task is written or
     /// refused, also when its client has gone.
@@ -99,6 +98,10 @@ pub enum Accepted {
     /// Its key was there with another call; nothing was written.
     OtherCall,
 }
+
+/// Requests up to this size wait in memory for their attempt; a larger one is read when it is made, so that a
+/// full ready queue stays small.
+pub const CARRIED_BYTES: u32 = 16 * 1024;
 
 /// What a worker needs to run a task: read from the store, or carried from its acceptance.
 pub struct Carried {
@@ -150,7 +153,14 @@ pub struct ReadyTask {
     /// When that was, by the wall clock.
     pub started_at: Timestamp,
     pub deadline: Timestamp,
-    pub carried: Option<Box<Carried>>,
+    /// `None` where it is too large to wait in memory, or could not be read.
+    pub request: Option<Request>,
+}
+
+/// The request of a task that waits to be attempted.
+pub enum Request {
+    Carried(Box<Carried>),
+    Stored(Box<StoredRequest>),
 }
 
 /// A delivery under a lease, ready to be tried.

@@ -110,7 +110,8 @@ impl<O: Outside> Worker<O> {
         self.give_back().await;
         self.running.close();
         self.running.wait().await;
-        // A batch that was under way may have handed off once more.
+        // A batch that was under way may have handed off once more, and what it claimed may still be read.
+        join_all(self.workshop.store.lanes().iter().map(|lane| lane.ready.none_comes())).await;
         self.give_back().await;
     }
 
@@ -171,11 +172,11 @@ async fn run_task(
     let Some(mut taken_up) = bench.lane.cancellations.take_up(task.seq, task.lease) else { return };
     let _in_flight = bench.lane.load.in_flight();
     let attempt = {
-        let carried = task.carried.take();
+        let request = task.request.take();
         // Pinned where it is: there is one of these for each task in flight, and moving it would make
         // every one of them as large again.
         let attempt =
-            pin!(AssertUnwindSafe(attempt::run(&workshop, bench, &task, carried, place)).catch_unwind());
+            pin!(AssertUnwindSafe(attempt::run(&workshop, bench, &task, request, place)).catch_unwind());
         // Cancelled: the connection is dropped with the attempt; what happened is written already.
         let Some(attempt) = taken_up.unless_cancelled(attempt).await else { return };
         attempt

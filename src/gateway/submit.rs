@@ -24,12 +24,8 @@ use crate::header_block;
 use crate::identity::{Caller, Rejection};
 use crate::seal::{CHUNK_BYTES, Column, Place, Sealed, TaskKey};
 use crate::secret::Secret;
-use crate::store::{Accepted, Carried, NewTask, Repeatable, StoreError, TaskFacts};
+use crate::store::{Accepted, CARRIED_BYTES, Carried, NewTask, Repeatable, StoreError, TaskFacts};
 use crate::task::Status;
-
-/// A task handed off carries its request in the clear up to this size; a larger one is read back, so
-/// that a full ready queue stays small.
-const CARRIED_BYTES: usize = 16 * 1024;
 
 /// Unit of the memory that bodies being accepted may take together.
 const BUFFER_UNIT: u64 = 1024;
@@ -202,7 +198,7 @@ fn new_task(
 ) -> NewTask {
     let key = gateway.ring.task_key(facts.id);
     let block = header_block::write(&headers);
-    let small = block.len() + body.len() <= CARRIED_BYTES;
+    let small = block.len() + body.len() <= CARRIED_BYTES as usize;
     NewTask {
         id: facts.id,
         lane: route.lane,

@@ -49,3 +49,34 @@ fn a_call_never_leaves_after_its_cancellation_is_written() {
     };
     assert_eq!(run(&plan), None);
 }
+
+/// Claimed just before the end, its request was still being read when everything else was given back.
+#[test]
+fn a_drained_node_holds_no_lease_on_a_task_whose_request_is_being_read() {
+    let apis = [(Idempotency::Key, 2), (Idempotency::Always, 1), (Idempotency::None, 32)];
+    let plan = Plan {
+        seed: 128,
+        house: House {
+            retry_delays: vec![1],
+            webhook_delays: Vec::new(),
+            deadline: 40,
+            apis: apis.map(|(idempotency, concurrency)| Api { idempotency, concurrency }).to_vec(),
+            ready: 64,
+            ..house()
+        },
+        calls: vec![
+            Call {
+                upstream: vec![Fate { after: 2, what: Does::TooLarge(200) }],
+                receiver: vec![Receipt { after: 49, what: Hears::Well }],
+                ..call(48, 15, 2)
+            },
+            Call {
+                upstream: vec![Fate { after: 309, what: Does::Unreachable }],
+                receiver: vec![Receipt { after: 289, what: Hears::Status(500) }],
+                ..call(7, 16, 309)
+            },
+        ],
+        events: vec![Event { at: 92, what: Happens::Crash(0) }, Event { at: 94, what: Happens::Drain }],
+    };
+    assert_eq!(run(&plan), None);
+}

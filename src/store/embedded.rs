@@ -13,6 +13,7 @@ mod inspect;
 mod offline;
 mod open;
 mod read;
+mod read_ahead;
 mod reader;
 mod retention;
 mod room;
@@ -58,7 +59,7 @@ pub struct Store {
 
 struct Shared {
     inbox: Arc<Inbox>,
-    readers: Readers,
+    readers: Arc<Readers>,
     lanes: Vec<Arc<Lane>>,
     deliveries: Arc<Ready<ReadyDelivery>>,
     /// Attempts in flight, by number.

@@ -1,7 +1,7 @@
 //! The bounded queues between the writer, which fills them, and the worker, which empties them.
 //!
-//! Only the writer pushes, and only what it holds a lease for. Taking from a queue that has become
-//! half empty wakes the writer if it said it has more.
+//! Only the writer pushes, or a reader for it, and only what the writer holds a lease for. Taking from a
+//! queue that has become half empty wakes the writer if it said it has more.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,7 +19,7 @@ pub(super) type Nudge = Arc<dyn Fn() + Send + Sync>;
 
 /// Leased work waiting for a permit.
 pub struct Ready<T> {
-    queue: Mutex<VecDeque<T>>,
+    queue: Mutex<Queue<T>>,
     arrived: Notify,
     capacity: usize,
     /// The writer holds back work for want of room here.
@@ -27,10 +27,22 @@ pub struct Ready<T> {
     nudge: Nudge,
 }
 
+struct Queue<T> {
+    waiting: VecDeque<T>,
+    /// Leased and on its way here: it takes its place already.
+    coming: usize,
+}
+
+impl<T> Queue<T> {
+    fn len(&self) -> usize {
+        self.waiting.len() + self.coming
+    }
+}
+
 impl<T> Ready<T> {
     pub(super) fn new(capacity: usize, nudge: Nudge) -> Self {
         Self {
-            queue: Mutex::new(VecDeque::new()),
+            queue: Mutex::new(Queue { waiting: VecDeque::new(), coming: 0 }),
             arrived: Notify::new(),
             capacity,
             more_waits: AtomicBool::new(false),
@@ -38,7 +50,7 @@ impl<T> Ready<T> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {
+    fn lock(&self) -> MutexGuard<'_, Queue<T>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -54,7 +66,7 @@ impl<T> Ready<T> {
 
     fn take(&self) -> Option<T> {
         let mut queue = self.lock();
-        let work = queue.pop_front();
+        let work = queue.waiting.pop_front();
         let half_empty = queue.len() * 2 <= self.capacity;
         drop(queue);
         if half_empty && self.more_waits.swap(false, Ordering::AcqRel) {
@@ -63,9 +75,16 @@ impl<T> Ready<T> {
         work
     }
 
+    /// Waits until nothing is on its way here any more. For when nobody takes from it.
+    pub async fn none_comes(&self) {
+        while self.lock().coming > 0 {
+            self.arrived.notified().await;
+        }
+    }
+
     /// Everything that waits, for giving it back when the node drains.
     pub fn take_all(&self) -> Vec<T> {
-        self.lock().drain(..).collect()
+        self.lock().waiting.drain(..).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -91,10 +110,28 @@ impl<T> Ready<T> {
     }
 
     pub(super) fn push_all(&self, work: impl ExactSizeIterator<Item = T>) {
+        self.push(work, 0);
+    }
+
+    /// Keeps room for so much that is leased already and [comes](Ready::push_expected) later.
+    pub(super) fn expect(&self, more: usize) {
+        self.lock().coming += more;
+    }
+
+    pub(super) fn push_expected(&self, work: impl ExactSizeIterator<Item = T>) {
+        let expected = work.len();
+        self.push(work, expected);
+    }
+
+    /// In one step, so that nobody who looks finds it neither waiting nor coming.
+    fn push(&self, work: impl ExactSizeIterator<Item = T>, expected: usize) {
         if work.len() == 0 {
             return;
         }
-        self.lock().extend(work);
+        let mut queue = self.lock();
+        queue.coming -= expected;
+        queue.waiting.extend(work);
+        drop(queue);
         self.arrived.notify_one();
     }
 }

@@ -19,7 +19,7 @@ use crate::outcome::{
 };
 use crate::seal::{Column, Place, Sealed};
 use crate::store::{
-    self, Announce, AttemptEnd, AttemptRecord, Carried, NewResult, ReadyTask, Settled, TaskFacts,
+    self, Announce, AttemptEnd, AttemptRecord, Carried, NewResult, ReadyTask, Request, Settled, TaskFacts,
 };
 use crate::task::{FinalStatus, IDEMPOTENCY_KEY, Progress, Safety};
 use crate::upstream::{Attempt, Call};
@@ -30,28 +30,30 @@ pub(super) async fn run(
     workshop: &Workshop<impl Outside>,
     bench: &Bench,
     task: &ReadyTask,
-    carried: Option<Box<Carried>>,
+    request: Option<Request>,
     place: OwnedSemaphorePermit,
 ) -> Option<FirstTry> {
-    let opened = match carried {
-        Some(carried) => Opened { carried: *carried, chunks: 1 },
-        None => match request::load(workshop, task.seq).await {
-            Ok(Some(opened)) => opened,
-            Ok(None) => return None,
-            Err(LoadError::Unreadable) => {
-                tracing::error!(
-                    upstream = bench.lane.name,
-                    "a task cannot be opened; it ends with internal_error"
-                );
-                end_internal(workshop, bench, task, Reason::Unreadable).await;
-                return None;
-            }
-            Err(LoadError::Store(_)) => {
-                let due_at = workshop.clock.steady().after(STORE_PAUSE);
-                insist(|| workshop.store.release_task(task.seq, task.lease, due_at)).await;
-                return None;
-            }
-        },
+    let opened = match request {
+        Some(Request::Carried(carried)) => Ok(Some(Opened { carried: *carried, chunks: 1 })),
+        Some(Request::Stored(stored)) => request::open(workshop, *stored).map(Some),
+        None => request::load(workshop, task.seq).await,
+    };
+    let opened = match opened {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return None,
+        Err(LoadError::Unreadable) => {
+            tracing::error!(
+                upstream = bench.lane.name,
+                "a task cannot be opened; it ends with internal_error"
+            );
+            end_internal(workshop, bench, task, Reason::Unreadable).await;
+            return None;
+        }
+        Err(LoadError::Store(_)) => {
+            let due_at = workshop.clock.steady().after(STORE_PAUSE);
+            insist(|| workshop.store.release_task(task.seq, task.lease, due_at)).await;
+            return None;
+        }
     };
     // Started, yet not settled: the node stopped while an unsafe call was on its way.
     if task.started > task.attempts {

@@ -18,7 +18,7 @@ use crate::header_block;
 use crate::id::{Seq, TaskId};
 use crate::seal::{Column, KeyRing, Opener, Place, Sealed};
 use crate::secret::Secret;
-use crate::store::{Carried, ChunkKind, Store, StoreError, StoredTask, TaskFacts};
+use crate::store::{Carried, ChunkKind, Store, StoreError, StoredRequest, StoredTask, TaskFacts};
 use crate::task::Safety;
 
 /// Why a stored value cannot be used.
@@ -41,6 +41,11 @@ pub(super) struct Opened {
 /// The request of a task; `None` when the task is final.
 pub(super) async fn load(workshop: &Workshop<impl Outside>, seq: Seq) -> Result<Option<Opened>, LoadError> {
     let Some(stored) = workshop.store.request(seq).await? else { return Ok(None) };
+    open(workshop, stored).map(Some)
+}
+
+/// The same of a request that was read already.
+pub(super) fn open(workshop: &Workshop<impl Outside>, stored: StoredRequest) -> Result<Opened, LoadError> {
     let ring = &workshop.ring;
     let mut opener = ring.opener(stored.task.id);
     let task = open_task(&mut opener, stored.task)?;
@@ -56,7 +61,7 @@ pub(super) async fn load(workshop: &Workshop<impl Outside>, seq: Seq) -> Result<
             .map_err(|_| LoadError::Unreadable)?
             .into(),
     };
-    Ok(Some(Opened { carried: Carried { task, headers, body, key: None }, chunks: stored.chunks }))
+    Ok(Opened { carried: Carried { task, headers, body, key: None }, chunks: stored.chunks })
 }
 
 /// The facts of a task.

@@ -20,7 +20,7 @@ use ringback::outcome::Outcome;
 use ringback::seal::{Column, KeyRing, Place, TaskKey};
 use ringback::store::{
     Accepted, Announce, AttemptEnd, AttemptRecord, Carried, DeliveryEnd, LaneId, NewResult, NewTask,
-    OpenOptions, ReadyTask, Settled, Store, TaskFacts,
+    OpenOptions, ReadyTask, Request, Settled, Store, TaskFacts,
 };
 use ringback::task::FinalStatus;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -80,10 +80,11 @@ impl Filler {
         }
     }
 
-    /// What seals the task's result; a task that rested in the store is read for its id.
+    /// What seals the task's result; a task whose request is not at hand is read for its id.
     async fn key(&self, task: &ReadyTask) -> anyhow::Result<TaskKey> {
-        let id = match &task.carried {
-            Some(carried) => carried.task.id,
+        let id = match &task.request {
+            Some(Request::Carried(carried)) => carried.task.id,
+            Some(Request::Stored(stored)) => stored.task.id,
             None => self.store.request(task.seq).await?.context("a task is gone")?.task.id,
         };
         Ok(self.ring.task_key(id))

@@ -37,7 +37,7 @@ pub(super) fn tasks(
             started: row.get(2)?,
             deadline: Timestamp(row.get(3)?),
             started_at: Timestamp(row.get(4)?),
-            carried: None,
+            request: None,
         };
         claimed.push((task, Held { owner: Owner(row.get(5)?), has_chunks: true }));
     }

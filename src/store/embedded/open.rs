@@ -7,7 +7,6 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use prometheus_client::metrics::histogram::Histogram;
@@ -193,14 +192,14 @@ pub(super) fn join(
         })
         .collect();
     let deliveries = Arc::new(Ready::new(options.ready_capacity, nudge));
-    let full = Arc::new(AtomicBool::new(recovered.unfinished >= options.max_queued_tasks));
+    let readers = Arc::new(readers);
     let writer = Writer::new(
         connection,
         Arc::clone(&inbox),
+        Arc::clone(&readers),
         lanes.clone(),
         Arc::clone(&deliveries),
         &mut recovered,
-        Arc::clone(&full),
         options,
     );
     let shared = Shared {
@@ -211,7 +210,7 @@ pub(super) fn join(
         running: Mutex::default(),
         ids: TaskIds::after(recovered.last),
         clock: recovered.clock,
-        full,
+        full: writer.full(),
         space: recovered.space,
         failed: CancellationToken::new(),
         writer: Mutex::new(None),

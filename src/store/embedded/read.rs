@@ -1,6 +1,6 @@
 //! The questions the gateway, the worker and the metrics ask.
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Store, space};
 use crate::clock::Timestamp;
@@ -25,6 +25,34 @@ const FIND: &str = "
 
 const TASK_COLUMNS: &str = "task.task_id, (SELECT name FROM upstream WHERE id = task.upstream),
     task.credentials_id, task.method, task.path, task.query, task.webhook_uri, task.accepted_at";
+
+fn request_sql() -> String {
+    format!(
+        "SELECT {TASK_COLUMNS}, request.headers, request.body, request.chunks
+         FROM task JOIN request ON request.seq = task.seq WHERE task.seq = ?1"
+    )
+}
+
+/// The requests of tasks, each in its place: `None` for one that is gone, or larger than `at_most` bytes.
+pub(super) fn small_requests(
+    connection: &Connection,
+    tasks: impl Iterator<Item = Seq>,
+    at_most: u32,
+) -> rusqlite::Result<Vec<Option<StoredRequest>>> {
+    let length = "length(request.headers) + ifnull(length(request.body), 0)";
+    let small = format!("{} AND request.chunks <= 1 AND {length} <= ?2", request_sql());
+    let mut select = connection.prepare_cached(&small)?;
+    tasks.map(|seq| select.query_row(params![seq.0, at_most], stored_request).optional()).collect()
+}
+
+fn stored_request(row: &Row<'_>) -> rusqlite::Result<StoredRequest> {
+    Ok(StoredRequest {
+        task: stored_task(row)?,
+        headers: Sealed::from_stored(row.get(8)?),
+        body: row.get::<_, Option<_>>(9)?.map(Sealed::from_stored),
+        chunks: row.get(10)?,
+    })
+}
 
 impl Store {
     /// The task, if these credentials own it. `id` is `None` for a malformed one.
@@ -72,20 +100,7 @@ impl Store {
         self.shared
             .readers
             .read(move |connection| {
-                connection
-                    .prepare_cached(&format!(
-                        "SELECT {TASK_COLUMNS}, request.headers, request.body, request.chunks
-                         FROM task JOIN request ON request.seq = task.seq WHERE task.seq = ?1"
-                    ))?
-                    .query_row([seq.0], |row| {
-                        Ok(StoredRequest {
-                            task: stored_task(row)?,
-                            headers: Sealed::from_stored(row.get(8)?),
-                            body: row.get::<_, Option<_>>(9)?.map(Sealed::from_stored),
-                            chunks: row.get(10)?,
-                        })
-                    })
-                    .optional()
+                connection.prepare_cached(&request_sql())?.query_row([seq.0], stored_request).optional()
             })
             .await
     }

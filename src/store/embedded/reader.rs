@@ -34,6 +34,12 @@ impl Readers {
         (Self { threads: vec![sender], turn: AtomicUsize::new(0) }, jobs)
     }
 
+    /// Runs `read` on a reader thread, or drops it when there is no room for it.
+    pub fn try_start(&self, read: Read) {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.threads.len();
+        let _ = self.threads[turn].try_send(read);
+    }
+
     /// Runs `read` on a reader thread.
     pub async fn read<T: Send + 'static>(
         &self,

@@ -25,6 +25,8 @@ use super::backlog::{Backlog, Held, Leased, Owner};
 use super::claim;
 use super::inbox::{Inbox, Operation, Phase, Purge, Waiting};
 use super::open::{Busy, NEVER, OpenOptions, Recovered};
+use super::read_ahead::ReadAhead;
+use super::reader::Readers;
 use super::retention;
 use super::room::{Room, is_about_one_row};
 use super::seen::Seen;
@@ -32,7 +34,7 @@ use super::space::Space;
 use super::statements::Statements;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
-use crate::store::{Accepted, Lane, Ready, ReadyDelivery, ReadyTask, StoreError};
+use crate::store::{Accepted, Lane, Ready, ReadyDelivery, ReadyTask, Request, StoreError};
 
 pub(super) use watch::watch;
 
@@ -50,6 +52,7 @@ const SLEEP_MAX: Duration = Duration::from_mins(1);
 pub(super) struct Writer {
     connection: Connection,
     inbox: Arc<Inbox>,
+    readers: Arc<Readers>,
     lanes: Vec<WriterLane>,
     deliveries: Arc<Ready<ReadyDelivery>>,
     /// When the next resting delivery is due.
@@ -93,10 +96,10 @@ impl Writer {
     pub fn new(
         connection: Connection,
         inbox: Arc<Inbox>,
+        readers: Arc<Readers>,
         lanes: Vec<Arc<Lane>>,
         deliveries: Arc<Ready<ReadyDelivery>>,
         recovered: &mut Recovered,
-        full: Arc<AtomicBool>,
         options: &OpenOptions,
     ) -> Self {
         let now = recovered.clock.steady();
@@ -115,13 +118,14 @@ impl Writer {
         Self {
             connection,
             inbox,
+            readers,
             lanes,
             deliveries,
             delivery_due: now,
             unfinished: recovered.unfinished,
             backlog: std::mem::take(&mut recovered.backlog),
             leased: Leased::default(),
-            full,
+            full: Arc::new(AtomicBool::new(recovered.unfinished >= options.max_queued_tasks)),
             space: Arc::clone(&recovered.space),
             max_queued_tasks: options.max_queued_tasks,
             claiming: true,
@@ -132,6 +136,11 @@ impl Writer {
             room: Room::default(),
             failing_until: None,
         }
+    }
+
+    /// Whether there are as many unfinished tasks as may be; set after each commit.
+    pub fn full(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.full)
     }
 
     /// Runs until closed and everything that waited is answered.
@@ -385,7 +394,7 @@ impl Writer {
             // Whoever asked may have gone; what was written stays true.
             let _ = operation.into_reply().send(Ok(settled));
         }
-        let mut ready = applied.claimed;
+        let mut ready: Vec<Vec<ReadyTask>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for (Candidate { mut accept, owner }, (accepted, lease)) in
             batch.accepts.into_iter().zip(applied.accepted)
         {
@@ -393,7 +402,8 @@ impl Writer {
                 accept.task.accepted.inc();
             }
             if let Some(lease) = lease {
-                let held = Held { owner, has_chunks: accept.task.body.len() > 1 };
+                self.leased
+                    .insert(accept.task.id.seq(), Held { owner, has_chunks: accept.task.body.len() > 1 });
                 let task = ReadyTask {
                     seq: accept.task.id.seq(),
                     lease,
@@ -401,20 +411,24 @@ impl Writer {
                     started: 0,
                     started_at: Timestamp(0),
                     deadline: accept.task.deadline,
-                    carried: accept.task.carried.take(),
+                    request: accept.task.carried.take().map(Request::Carried),
                 };
-                ready[accept.task.lane.0].push((task, held));
+                ready[accept.task.lane.0].push(task);
             }
             accept.answer(Ok(accepted));
         }
-        for ((lane, ready), due) in self.lanes.iter_mut().zip(ready).zip(applied.due) {
+        let handed_off = ready.into_iter().zip(applied.claimed).zip(applied.due);
+        for (lane, ((ready, claimed), due)) in self.lanes.iter_mut().zip(handed_off) {
             lane.due = due;
             lane.backlog = due <= applied.at;
-            let leased = ready.into_iter().map(|(task, held)| {
+            lane.lane.ready.push_all(ready.into_iter());
+            let claimed = claimed.into_iter().map(|(task, held)| {
                 self.leased.insert(task.seq, held);
                 task
             });
-            lane.lane.ready.push_all(leased);
+            if claimed.len() > 0 {
+                ReadAhead::new(Arc::clone(&lane.lane), claimed.collect()).start(&self.readers);
+            }
         }
         self.delivery_due = applied.delivery_due;
         self.deliveries.push_all(applied.claimed_deliveries.into_iter());

@@ -119,6 +119,10 @@ impl Both {
                 self.writer.purge(purging);
             }
         }
+        // What was claimed is read on its way to the worker.
+        while let Some(read) = self.reads.take() {
+            read(&self.disk.look);
+        }
     }
 
     /// Asks the store, turns its writer, and hears the answer.

@@ -103,3 +103,52 @@ async fn a_reader_sees_what_is_written_and_nothing_before() {
     read(&disk.look);
     assert!(matches!(reader.await, Some(Found::Waiting(_))));
 }
+
+/// A task with a body of so many bytes, which the node no longer has in memory.
+async fn resting(disk: &Disk, body: usize) -> Seq {
+    let ByHand { opened, mut writer, .. } = turned(disk);
+    let mut task = opened.task();
+    let (key, place) = (opened.ring.task_key(task.id), crate::seal::Place::chunk(0, true));
+    task.body = vec![key.seal(crate::seal::Column::RequestBody, place, &vec![0; body])];
+    let seq = task.id.seq();
+    let mut client = Box::pin(opened.store.accept(task));
+    assert!(poll!(&mut client).is_pending());
+    let taken = writer.take().unwrap();
+    writer.commit(taken);
+    client.await.unwrap();
+    seq
+}
+
+#[tokio::test]
+async fn small_requests_are_read_before_the_worker_takes_their_tasks_and_large_ones_are_not() {
+    let disk = Disk::new();
+    let (small, large) = (resting(&disk, 100).await, resting(&disk, CARRIED_BYTES as usize).await);
+    let ByHand { opened, mut writer, mut reads } = turned(&disk);
+    let taken = writer.take().expect("a first look for what is due");
+    writer.commit(taken);
+    let ready = &opened.store.lanes()[0].ready;
+    assert!(poll!(Box::pin(opened.next())).is_pending());
+    assert_eq!(ready.room(), 0, "they have their places already");
+    let read = reads.take().unwrap();
+    read(&disk.look);
+    let (first, second) = (opened.next().await, opened.next().await);
+    assert_eq!((first.seq, second.seq), (small, large));
+    let Some(Request::Stored(stored)) = first.request else { panic!("not read") };
+    assert_eq!((stored.task.id.seq(), stored.chunks), (small, 1));
+    assert!(second.request.is_none());
+    assert_eq!(ready.room(), 2);
+}
+
+#[tokio::test]
+async fn a_claimed_task_that_could_not_be_read_reaches_the_worker_all_the_same() {
+    let disk = Disk::new();
+    let seq = resting(&disk, 100).await;
+    let ByHand { opened, mut writer, mut reads } = turned(&disk);
+    let taken = writer.take().expect("a first look for what is due");
+    writer.commit(taken);
+    drop(reads.take().unwrap());
+    let task = opened.next().await;
+    assert_eq!(task.seq, seq);
+    assert!(task.request.is_none());
+    assert_eq!(opened.store.lanes()[0].ready.room(), 2);
+}
