@@ -131,11 +131,11 @@ async fn small_requests_are_read_before_the_worker_takes_their_tasks_and_large_o
     assert_eq!(ready.room(), 0, "they have their places already");
     let read = reads.take().unwrap();
     read(&disk.look);
-    let (first, second) = (opened.next().await, opened.next().await);
-    assert_eq!((first.seq, second.seq), (small, large));
-    let Some(Request::Stored(stored)) = first.request else { panic!("not read") };
+    let tasks = ready.take_all();
+    assert_eq!(tasks.iter().map(|task| task.seq).collect::<Vec<_>>(), [small, large]);
+    let Some(Request::Stored(stored)) = &tasks[0].request else { panic!("not read") };
     assert_eq!((stored.task.id.seq(), stored.chunks), (small, 1));
-    assert!(second.request.is_none());
+    assert!(tasks[1].request.is_none());
     assert_eq!(ready.room(), 2);
 }
 
@@ -147,8 +147,9 @@ async fn a_claimed_task_that_could_not_be_read_reaches_the_worker_all_the_same()
     let taken = writer.take().expect("a first look for what is due");
     writer.commit(taken);
     drop(reads.take().unwrap());
-    let task = opened.next().await;
-    assert_eq!(task.seq, seq);
-    assert!(task.request.is_none());
-    assert_eq!(opened.store.lanes()[0].ready.room(), 2);
+    let ready = &opened.store.lanes()[0].ready;
+    let tasks = ready.take_all();
+    assert_eq!(tasks.iter().map(|task| task.seq).collect::<Vec<_>>(), [seq]);
+    assert!(tasks[0].request.is_none());
+    assert_eq!(ready.room(), 2);
 }
