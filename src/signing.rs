@@ -185,6 +185,20 @@ impl SigningKeys {
     }
 }
 
+/// The value of `webhook-signature`, and the keys that made it.
+pub struct Signatures {
+    keys: Arc<SigningKeys>,
+    /// Empty when nothing is to be signed.
+    value: String,
+}
+
+impl Signatures {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.value
+    }
+}
+
 /// Signs for a running node. Clones share the keys, also after [`Signer::replace`].
 #[derive(Clone)]
 pub struct Signer {
@@ -207,18 +221,23 @@ impl Signer {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The value of `webhook-signature` for exactly these bytes; empty when nothing is to be signed.
+    /// For exactly these bytes, by the keys in use at `sent_at`.
     #[must_use]
-    pub fn sign(&self, id: TaskId, sent_at: Timestamp, body: &[u8]) -> String {
+    pub fn sign(&self, id: TaskId, sent_at: Timestamp, body: &[u8]) -> Signatures {
         let id = id.to_string();
         let message = Message::new(&id, sent_at.as_secs(), body).expect("a UUID has no full stop");
         let keys = self.keys();
         let signing = keys.at(sent_at);
-        header_value(
-            signing.flat_map(|generation| {
-                self.schemes.iter().map(move |scheme| generation.sign(*scheme, &message))
-            }),
-        )
+        let value = header_value(signing.flat_map(|generation| {
+            self.schemes.iter().map(move |scheme| generation.sign(*scheme, &message))
+        }));
+        Signatures { keys, value }
+    }
+
+    /// Whether no keys were put in the place of those that signed.
+    #[must_use]
+    pub fn still_signs_as(&self, signatures: &Signatures) -> bool {
+        Arc::ptr_eq(&self.keys(), &signatures.keys)
     }
 
     /// The JWK set (RFC 7517) of the public keys in use at `now`; empty when `v1a` is off.
@@ -245,6 +264,13 @@ pub(crate) mod tests {
     /// A signer that is the same in every test.
     pub(crate) fn signer(schemes: &[SignatureScheme]) -> Signer {
         Signer::new(schemes, SigningKeys::first(generation(1, 0)))
+    }
+
+    impl Signer {
+        /// The same keys, with other schemes.
+        pub(crate) fn with_schemes(&self, schemes: &[SignatureScheme]) -> Self {
+            Self { schemes: schemes.into(), keys: Arc::clone(&self.keys) }
+        }
     }
 
     fn kids(keys: &SigningKeys, now: i64) -> Vec<String> {
@@ -305,10 +331,11 @@ pub(crate) mod tests {
         let keys = SigningKeys::first(generation(1, 0)).rotated(generation(2, 0), HOUR).unwrap();
         let id: TaskId = "019a3f00-0000-7000-8000-000000000001".parse().unwrap();
         let signer = Signer::new(&[SignatureScheme::V1, SignatureScheme::V1a], keys);
-        let value = signer.sign(id, Timestamp(1_999), b"{}");
+        let signatures = signer.sign(id, Timestamp(1_999), b"{}");
+        let value = signatures.as_str();
         assert_eq!(value.split(' ').count(), 4);
         let (text, now) = (id.to_string(), 1);
-        let claim = Claim { id: &text, timestamp: "1", signatures: &value };
+        let claim = Claim { id: &text, timestamp: "1", signatures: value };
         for number in [1, 2] {
             let generation = generation(number, 0);
             let by_secret = Verifier::new().with_secret(generation.secret.clone());

@@ -212,6 +212,9 @@ pub enum Announce {
     Later,
 }
 
+/// Work that the store's writer does for others on its own thread; see [`Store::before_next_commit`].
+pub type Errand = Box<dyn FnOnce() + Send>;
+
 /// How an attempt ended, as written.
 pub enum AttemptEnd {
     Retry { due_at: Timestamp },

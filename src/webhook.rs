@@ -5,7 +5,7 @@
 //! read only to free the connection, and all of it happens within one limit of time.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,11 +22,14 @@ use crate::config::WebhooksConfig;
 use crate::guard::{Rules, WebhookUri};
 use crate::id::TaskId;
 use crate::outcome::NoAnswer;
-use crate::signing::Signer;
+use crate::signing::{Signatures, Signer};
 
 /// As much of an answer is read so that its connection can be used again; beyond it, closing the
 /// connection is cheaper.
 const MAX_DRAINED_BYTES: usize = 64 * 1024;
+
+/// A message is sent as it was made for so long. Its time is told in whole seconds.
+const FRESH_MS: u64 = 1_000;
 
 /// What a receiver is told, and under which name.
 pub struct Message {
@@ -36,6 +39,21 @@ pub struct Message {
     pub sent_at: Timestamp,
     /// JSON; sent byte for byte.
     pub body: Bytes,
+    signed_early: OnceLock<Signatures>,
+}
+
+impl Message {
+    #[must_use]
+    pub fn new(id: TaskId, sent_at: Timestamp, body: Bytes) -> Self {
+        Self { id, sent_at, body, signed_early: OnceLock::new() }
+    }
+
+    /// The message as of `now`, if too much time has passed since it was made, or too little.
+    #[must_use]
+    pub fn unless_fresh(&self, now: Timestamp) -> Option<Self> {
+        let is_fresh = now.0.abs_diff(self.sent_at.0) <= FRESH_MS;
+        (!is_fresh).then(|| Self::new(self.id, now, self.body.clone()))
+    }
 }
 
 /// The verdict on one delivery attempt.
@@ -94,15 +112,34 @@ impl WebhookSender {
         Self { client, signer, timeout: config.timeout }
     }
 
+    /// To be run: signs a message that will be sent soon. One that is sent before, or after the keys were replaced, is
+    /// signed when it is sent.
+    pub fn sign_early(&self, message: &Arc<Message>) -> impl FnOnce() + Send + use<> {
+        let (signer, message) = (self.signer.clone(), Arc::clone(message));
+        move || {
+            // Twice the same, if somebody was faster.
+            let _ = message.signed_early.set(signer.sign(message.id, message.sent_at, &message.body));
+        }
+    }
+
     /// One POST. Resolving, connecting, sending and reading the answer share one limit.
     pub async fn deliver(&self, uri: &WebhookUri, message: &Message) -> DeliveryOutcome {
         let failed = |why| DeliveryOutcome::Failed { why };
         let origin = Origin::new(uri.tls(), uri.host(), uri.port());
-        let signatures = self.signer.sign(message.id, message.sent_at, &message.body);
+        let signed_now;
+        let signatures = match message.signed_early.get() {
+            Some(early) if self.signer.still_signs_as(early) => early,
+            _ => {
+                signed_now = self.signer.sign(message.id, message.sent_at, &message.body);
+                &signed_now
+            }
+        };
         let sending = pin!(async {
             // A delivery is at least once: a connection lost while idle costs a repeat, not a doubt.
-            let response =
-                self.client.send(&origin, request(uri, &origin, message, &signatures), Reuse::Pooled).await?;
+            let response = self
+                .client
+                .send(&origin, request(uri, &origin, message, signatures.as_str()), Reuse::Pooled)
+                .await?;
             let status = response.status();
             Ok::<_, SendError>((status, response.into_body()))
         });

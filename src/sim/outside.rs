@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::panic::resume_unwind;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::world::{Shared, World, sleep};
 use crate::guard::WebhookUri;
 use crate::outcome::NoAnswer;
 use crate::seal::CHUNK_BYTES;
-use crate::store::LaneId;
+use crate::store::{Errand, LaneId};
 use crate::upstream::{Answer, Attempt, Call};
 use crate::webhook::{DeliveryFailure, DeliveryOutcome, Message};
 use crate::worker::Outside;
@@ -110,6 +111,11 @@ impl Outside for Shared {
         let life = world.life(number).expect("it was called");
         life.ended.push((fate, chance::steady()));
         attempt
+    }
+
+    // Who does without it at times must do without it always.
+    fn prepare(&self, _: &Arc<Message>) -> Option<Errand> {
+        None
     }
 
     async fn deliver(&self, uri: &WebhookUri, message: &Message) -> DeliveryOutcome {

@@ -32,8 +32,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Accepted, AttemptEnd, AttemptRecord, Cancelled, ChunkKind, Cutoffs, DeliveryEnd, Lane, NewTask, Purged,
-    Ready, ReadyDelivery, Settled, StoreError,
+    Accepted, AttemptEnd, AttemptRecord, Cancelled, ChunkKind, Cutoffs, DeliveryEnd, Errand, Lane, NewTask,
+    Purged, Ready, ReadyDelivery, Settled, StoreError,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::id::{KeyHash, Seq, TaskIds};
@@ -175,6 +175,13 @@ impl Store {
     pub async fn cancel(&self, seq: Seq, now: Timestamp) -> Result<Cancelled, StoreError> {
         let settled = self.operate(|reply| Operation::Cancel { seq, now, reply }).await?;
         Ok(if settled == Settled::Lost { Cancelled::Result } else { Cancelled::Task })
+    }
+
+    /// Has the writer run `errand` before it commits what it is asked for next: when that is answered, the
+    /// errand has run. For computing what is needed only once something is on disk. It wakes nobody, and where
+    /// too many wait, or at the end of the process, it is not run at all.
+    pub fn before_next_commit(&self, errand: Errand) {
+        self.shared.inbox.push_errand(errand);
     }
 
     /// Writes how an attempt ended and gives the lease back. A final end erases the request.

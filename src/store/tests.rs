@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -248,6 +249,19 @@ async fn a_settle_under_a_lease_that_is_gone_changes_nothing() {
     assert!(matches!(opened.finish(&second, Announce::Now).await, Settled::Done(Some(_))));
     assert_eq!(opened.finish(&second, Announce::Now).await, Settled::Lost);
     assert!(matches!(opened.find(id).await, Some(Found::Finished(_))));
+}
+
+#[tokio::test]
+async fn an_errand_has_run_when_what_was_asked_after_it_is_answered_and_a_broken_one_hurts_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = Arc::clone(&done);
+    opened.store.before_next_commit(Box::new(|| panic!("as if by a defect")));
+    opened.store.before_next_commit(Box::new(move || is_done.store(true, Ordering::Relaxed)));
+    opened.accept().await;
+    assert!(done.load(Ordering::Relaxed));
+    opened.accept().await;
 }
 
 #[tokio::test]

@@ -9,11 +9,8 @@ use tokio::net::TcpStream;
 const BODY: &str = "{\"task_id\":\"x\"}";
 
 fn message() -> Message {
-    Message {
-        id: "019a3f00-0000-7000-8000-000000000001".parse().unwrap(),
-        sent_at: Timestamp(1_700_000_000_999),
-        body: Bytes::from_static(BODY.as_bytes()),
-    }
+    let id = "019a3f00-0000-7000-8000-000000000001".parse().unwrap();
+    Message::new(id, Timestamp(1_700_000_000_999), Bytes::from_static(BODY.as_bytes()))
 }
 
 fn sender() -> WebhookSender {
@@ -36,6 +33,53 @@ async fn receive(server: &Server, response: &str) -> (String, Peer<TcpStream>) {
     (request, peer)
 }
 
+/// The value of `webhook-signature` in a request.
+fn signature(request: &str) -> &str {
+    let mut lines = request.split("\r\n");
+    lines.find_map(|line| line.strip_prefix("webhook-signature: ")).unwrap()
+}
+
+#[tokio::test]
+async fn a_webhook_signed_early_leaves_with_those_signatures() {
+    let server = Server::start().await;
+    let (mut sender, uri, message) = (sender(), uri(&server, "/"), Arc::new(message()));
+    let early = sender.sign_early(&message);
+    early();
+    let signed = message.signed_early.get().unwrap().as_str().to_owned();
+    // Nothing else could have signed: the sender itself has no schemes now, and the same keys.
+    sender.signer = sender.signer.with_schemes(&[]);
+    let (_, (request, _)) = tokio::join!(sender.deliver(&uri, &message), receive(&server, OK));
+    assert_eq!(signature(&request), signed);
+}
+
+#[test]
+fn a_message_that_waited_or_whose_clock_was_set_back_gets_the_time_of_now_and_no_early_signature() {
+    let message = Arc::new(message());
+    sender().sign_early(&message)();
+    for moved in [0, 1_000, -1_000] {
+        assert!(message.unless_fresh(Timestamp(message.sent_at.0 + moved)).is_none());
+    }
+    for moved in [1_001, -1_001, 86_400_000] {
+        let now = Timestamp(message.sent_at.0 + moved);
+        let anew = message.unless_fresh(now).unwrap();
+        assert_eq!((anew.id, anew.sent_at, &anew.body), (message.id, now, &message.body));
+        assert!(anew.signed_early.get().is_none());
+    }
+}
+
+#[tokio::test]
+async fn keys_replaced_since_a_webhook_was_signed_early_sign_it_anew() {
+    let server = Server::start().await;
+    let (sender, uri, message) = (sender(), uri(&server, "/"), Arc::new(message()));
+    sender.sign_early(&message)();
+    let other = crate::signing::Generation::new(Timestamp(0), &[9; 32], &[9; 32]);
+    sender.signer.replace(crate::signing::SigningKeys::first(other));
+    let (_, (request, _)) = tokio::join!(sender.deliver(&uri, &message), receive(&server, OK));
+    let expected = sender.signer.sign(message.id, message.sent_at, BODY.as_bytes());
+    assert_eq!(signature(&request), expected.as_str());
+    assert_ne!(signature(&request), message.signed_early.get().unwrap().as_str());
+}
+
 #[tokio::test]
 async fn a_webhook_is_a_post_of_the_exact_body_to_the_exact_uri() {
     let server = Server::start().await;
@@ -54,7 +98,7 @@ async fn a_webhook_is_a_post_of_the_exact_body_to_the_exact_uri() {
         "webhook-id: 019a3f00-0000-7000-8000-000000000001".to_owned(),
         format!(
             "webhook-signature: {}",
-            signer(&[SignatureScheme::V1]).sign(message.id, message.sent_at, BODY.as_bytes())
+            signer(&[SignatureScheme::V1]).sign(message.id, message.sent_at, BODY.as_bytes()).as_str()
         ),
         "webhook-timestamp: 1700000000".to_owned(),
     ];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::client::Received;
 use crate::guard::WebhookUri;
-use crate::store::LaneId;
+use crate::store::{Errand, LaneId};
 use crate::upstream::{Arriving, Attempt, Call, Upstream};
 use crate::webhook::{DeliveryOutcome, Message, WebhookSender};
 
@@ -18,6 +18,9 @@ pub trait Outside: Send + Sync + 'static {
 
     /// One exchange with the upstream of this lane.
     fn attempt(&self, lane: LaneId, call: Call<'_>) -> impl Future<Output = Attempt<Self::Body>> + Send;
+
+    /// What can be done for a delivery attempt before its turn has come, if anything.
+    fn prepare(&self, message: &Arc<Message>) -> Option<Errand>;
 
     /// One delivery attempt.
     fn deliver(&self, uri: &WebhookUri, message: &Message) -> impl Future<Output = DeliveryOutcome> + Send;
@@ -35,6 +38,10 @@ impl Outside for Network {
 
     fn attempt(&self, lane: LaneId, call: Call<'_>) -> impl Future<Output = Attempt> + Send {
         self.upstreams[lane.0].attempt(call)
+    }
+
+    fn prepare(&self, message: &Arc<Message>) -> Option<Errand> {
+        Some(Box::new(self.sender.sign_early(message)))
     }
 
     fn deliver(&self, uri: &WebhookUri, message: &Message) -> impl Future<Output = DeliveryOutcome> + Send {

@@ -14,7 +14,8 @@ use crate::id::Seq;
 use crate::lease::LeaseToken;
 use crate::seal::Sealed;
 use crate::store::{
-    Accepted, AttemptEnd, AttemptRecord, Cutoffs, DeliveryEnd, LaneId, NewTask, Purged, Settled, StoreError,
+    Accepted, AttemptEnd, AttemptRecord, Cutoffs, DeliveryEnd, Errand, LaneId, NewTask, Purged, Settled,
+    StoreError,
 };
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -25,6 +26,9 @@ pub(super) type AcceptReply = oneshot::Sender<(Result<Accepted, StoreError>, Box
 
 /// Calls waiting to be accepted, a lane; beyond it they are refused.
 const ACCEPTS_MAX: usize = 8_192;
+
+/// Errands waiting to be run; more are dropped, for everybody can do without.
+const ERRANDS_MAX: usize = 4_096;
 
 /// Settles and the like. Their number is bounded by the work in flight; this only guards a defect.
 const OPERATIONS_MAX: usize = 65_536;
@@ -142,6 +146,7 @@ pub(super) struct Waiting {
     pub operations: VecDeque<Operation>,
     /// One queue a lane.
     pub accepts: Vec<VecDeque<Accept>>,
+    pub errands: Vec<Errand>,
     pub purge: Option<Purge>,
     pub phase: Phase,
     /// Set by anybody who wants the writer to look again.
@@ -215,6 +220,14 @@ impl Inbox {
         waiting.operations.push_back(operation);
         self.signal(waiting);
         Ok(())
+    }
+
+    /// Without a signal: whoever needs the errand done pushes an operation after it.
+    pub fn push_errand(&self, errand: Errand) {
+        let mut waiting = self.lock();
+        if waiting.errands.len() < ERRANDS_MAX {
+            waiting.errands.push(errand);
+        }
     }
 
     pub fn push_accept(

@@ -10,6 +10,7 @@ mod applied;
 mod batch;
 mod watch;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ use super::space::Space;
 use super::statements::Statements;
 use crate::admission::{Share, Situation, accepts_allowed};
 use crate::clock::{Clock, Timestamp};
-use crate::store::{Accepted, Lane, Ready, ReadyDelivery, ReadyTask, Request, StoreError};
+use crate::store::{Accepted, Errand, Lane, Ready, ReadyDelivery, ReadyTask, Request, StoreError};
 
 pub(super) use watch::watch;
 
@@ -199,7 +200,9 @@ impl Writer {
         let count = waiting.operations.len().min(BATCH_MAX);
         let operations: Vec<_> = waiting.operations.drain(..count).collect();
         let settled = operations.iter().filter(|operation| operation.settles_an_attempt()).count();
-        let mut batch = Batch { operations, purge: waiting.purge.take(), ..Batch::default() };
+        // All of them: what is in this batch may have been asked for after any.
+        let errands = std::mem::take(&mut waiting.errands);
+        let mut batch = Batch { errands, operations, purge: waiting.purge.take(), ..Batch::default() };
         let mut held_back = false;
         // Holding calls back waits for settles; where none can be written, a refusal now is the answer.
         let may_hold_back = waiting.phase == Phase::Serving && self.failing_until.is_none();
@@ -273,6 +276,7 @@ impl Writer {
     }
 
     fn commit(&mut self, mut batch: Batch) {
+        batch.errands.drain(..).for_each(run);
         for (candidate, full) in std::mem::take(&mut batch.refused) {
             self.refuse(candidate, full);
         }
@@ -464,6 +468,13 @@ fn has_room<T>(ready: &Ready<T>) -> bool {
         // Asked before the second look, so that no wake-up falls between the two.
         ready.say_more_waits();
         ready.half_empty()
+    }
+}
+
+/// Whoever wanted it finds that it was not done.
+fn run(errand: Errand) {
+    if catch_unwind(AssertUnwindSafe(errand)).is_err() {
+        tracing::error!("an errand panicked; it counts as not done");
     }
 }
 

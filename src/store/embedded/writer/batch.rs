@@ -1,11 +1,13 @@
 //! What one turn of the writer takes up.
 
-use crate::store::StoreError;
 use crate::store::embedded::backlog::Owner;
 use crate::store::embedded::inbox::{Accept, Operation, Purge};
+use crate::store::{Errand, StoreError};
 
 #[derive(Default)]
 pub(super) struct Batch {
+    /// To be run first.
+    pub errands: Vec<Errand>,
     pub operations: Vec<Operation>,
     pub accepts: Vec<Candidate>,
     /// Not to be accepted, and why.
@@ -14,9 +16,12 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Nothing to write and nobody to answer.
+    /// Nothing to do, to write or to answer.
     pub fn is_empty(&self) -> bool {
-        self.operations.is_empty() && self.accepts.is_empty() && self.refused.is_empty()
+        self.errands.is_empty()
+            && self.operations.is_empty()
+            && self.accepts.is_empty()
+            && self.refused.is_empty()
     }
 }
 
