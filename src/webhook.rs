@@ -112,8 +112,8 @@ impl WebhookSender {
         Self { client, signer, timeout: config.timeout }
     }
 
-    /// To be run: signs a message that will be sent soon. One that is sent before, or after the keys were replaced, is
-    /// signed when it is sent.
+    /// To be run: signs a message that will be sent soon. One that is sent before that, or after the keys
+    /// were replaced, is signed when it is sent.
     pub fn sign_early(&self, message: &Arc<Message>) -> impl FnOnce() + Send + use<> {
         let (signer, message) = (self.signer.clone(), Arc::clone(message));
         move || {

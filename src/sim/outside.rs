@@ -113,7 +113,7 @@ impl Outside for Shared {
         attempt
     }
 
-    // Who does without it at times must do without it always.
+    // An errand may be dropped, so every life must end well without one: here none has any.
     fn prepare(&self, _: &Arc<Message>) -> Option<Errand> {
         None
     }

@@ -1,4 +1,4 @@
-//! What waits for the writer: settles before accepts, everything bounded.
+//! What waits for the writer: errands before settles before accepts, everything bounded.
 //!
 //! One mutex and one condition variable. The variable is signalled only when the writer sleeps, so a
 //! busy writer costs its callers no system call.
