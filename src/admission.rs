@@ -20,14 +20,14 @@ const OUTSIDE_SHARE: f64 = 0.75;
 /// Below this share of time at work, this node has time left.
 const SPARE_SHARE: f64 = 0.85;
 
-/// Above it, it has none, and fewer tasks at once would do as well.
+/// Above it, it has none, and fewer tasks at once than there are would do as well.
 const BUSY_SHARE: f64 = 0.95;
 
 /// Tasks at once, ready or in flight, that this node is held to while it is the bottleneck: as many as
 /// keep it busy. More would only wait, in memory and in the way of those that can go on.
-const AT_ONCE_MIN: usize = 128;
-const AT_ONCE_MAX: usize = 8_192;
-const AT_ONCE_AT_FIRST: usize = 256;
+const AT_ONCE_MIN: u32 = 128;
+const AT_ONCE_MAX: u32 = 8_192;
+const AT_ONCE_AT_FIRST: u32 = 256;
 
 /// One verdict is formed over at least this long.
 const WINDOW: Duration = Duration::from_millis(100);
@@ -65,6 +65,8 @@ impl Ended {
 /// What is seen of one upstream and of the node at one instant.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
+    /// Tasks in the ready queue.
+    pub ready: u32,
     /// Tasks that left the ready queue and are not settled.
     pub in_flight: u32,
     /// Those of them inside a call to an upstream or receiver.
@@ -91,6 +93,7 @@ enum Pacing {
 pub struct Share {
     outside: f64,
     in_flight: f64,
+    ready: f64,
     weight: f64,
     ended: [Ended; 2],
     window_began: Timestamp,
@@ -100,7 +103,7 @@ pub struct Share {
     pacing: Pacing,
     /// How long accepts are free the next time.
     free_for: Duration,
-    at_once: usize,
+    at_once: u32,
 }
 
 impl Share {
@@ -109,6 +112,7 @@ impl Share {
         Self {
             outside: 0.0,
             in_flight: 0.0,
+            ready: 0.0,
             weight: 0.0,
             ended: [Ended::default(); 2],
             window_began: now,
@@ -127,6 +131,7 @@ impl Share {
         self.last = now;
         self.in_flight += f64::from(sample.in_flight) * weight;
         self.outside += f64::from(sample.outside) * weight;
+        self.ready += f64::from(sample.ready) * weight;
         self.weight += weight;
         for (ended, more) in self.ended.iter_mut().zip(sample.ended) {
             ended.add(more);
@@ -135,7 +140,7 @@ impl Share {
         if window >= WINDOW {
             let busy = sample.busy.saturating_sub(self.busy_before);
             self.judge(now, window.as_secs_f64(), busy.as_secs_f64() / window.as_secs_f64());
-            (self.outside, self.in_flight, self.weight) = (0.0, 0.0, 0.0);
+            (self.outside, self.in_flight, self.ready, self.weight) = (0.0, 0.0, 0.0, 0.0);
             self.ended = [Ended::default(); 2];
             (self.window_began, self.busy_before) = (now, sample.busy);
         }
@@ -165,11 +170,25 @@ impl Share {
             Pacing::Free { .. } => self.pacing = Pacing::Settling,
             Pacing::Settling => self.pacing = Pacing::Paced,
         }
-        if has_time_left || calls_are_long {
-            self.at_once = (self.at_once * 2).min(AT_ONCE_MAX);
-        } else if busy >= BUSY_SHARE {
-            self.at_once = (self.at_once - self.at_once / 8).max(AT_ONCE_MIN);
-        }
+        self.at_once = match self.at_once {
+            now if calls_are_long => (now * 2).min(AT_ONCE_MAX),
+            now if has_time_left && self.uses(now) => {
+                // Where tasks wait inside this node, a few more may already be too many.
+                let more = if waits_outside { now } else { now / 8 };
+                (now + more).min(AT_ONCE_MAX)
+            }
+            now if busy >= BUSY_SHARE => {
+                let used = if self.uses(now) { now } else { now / 2 };
+                (used - used / 8).max(AT_ONCE_MIN)
+            }
+            now => now,
+        };
+    }
+
+    /// Whether at least half as many tasks were there as there might have been. Where fewer come, time left
+    /// does not tell that there would be some with more: nothing would hold the next burst.
+    fn uses(&self, at_once: u32) -> bool {
+        2.0 * (self.ready + self.in_flight) >= f64::from(at_once) * self.weight
     }
 
     #[must_use]
@@ -180,7 +199,7 @@ impl Share {
     /// How many tasks, ready or in flight, are enough while the upstream is not the bottleneck.
     #[must_use]
     pub fn at_once(&self) -> usize {
-        self.at_once
+        self.at_once as usize
     }
 }
 
@@ -239,7 +258,8 @@ mod tests {
                 let free = share.upstream_is_bottleneck();
                 worked += Duration::from_micros(if free { 1_000 } else { busy });
                 let ended = [ended, Ended::default()];
-                share.sample(Timestamp(*now), Sample { in_flight: 256, outside, ended, busy: worked });
+                let sample = Sample { ready: 0, in_flight: 256, outside, ended, busy: worked };
+                share.sample(Timestamp(*now), sample);
                 free
             })
             .count()
@@ -253,7 +273,7 @@ mod tests {
         let ended = Ended { count: 1, shortest: Duration::from_millis(200) };
         let mut share = Share::new(Timestamp(0));
         assert!(free_of(&mut share, 0, 10_000, 250, 1_000, ended) > 9_500);
-        assert_eq!(share.at_once(), AT_ONCE_MAX);
+        assert_eq!(share.at_once, AT_ONCE_MAX);
         let mut share = Share::new(Timestamp(0));
         assert!(free_of(&mut share, 0, 10_000, 250, 1_000, Ended::default()) > 9_500, "none ends at all");
     }
@@ -311,13 +331,52 @@ mod tests {
         assert_eq!(accepts_allowed(situation), 512);
     }
 
+    /// For so many windows so many hundredths of the tasks there may be are there, half of them ready, so many
+    /// hundredths of those in flight inside calls, and the node works `busy` hundredths of the time.
+    fn held(share: &mut Share, windows: i64, used: u32, outside: u32, busy: u64) {
+        for _ in 0..windows {
+            let now = Timestamp(share.last.0 + 100);
+            let busy = share.busy_before + Duration::from_millis(busy);
+            let half = share.at_once * used / 200;
+            let outside = half * outside / 100;
+            let ended = [Ended { count: 1, shortest: Duration::from_micros(1) }; 2];
+            share.sample(now, Sample { ready: half, in_flight: half, outside, ended, busy });
+        }
+    }
+
     #[test]
     fn a_node_without_time_left_is_held_to_fewer_tasks_at_once_and_one_with_time_to_more() {
         let mut share = Share::new(Timestamp(0));
-        free(&mut share, 0, 10_000, 100, 990);
-        assert_eq!(share.at_once(), AT_ONCE_MIN);
-        free(&mut share, 10_000, 10_000, 100, 300);
-        assert_eq!(share.at_once(), AT_ONCE_MAX);
+        held(&mut share, 100, 100, 40, 99);
+        assert_eq!(share.at_once, AT_ONCE_MIN);
+        held(&mut share, 100, 100, 40, 30);
+        assert_eq!(share.at_once, AT_ONCE_MAX);
+    }
+
+    #[test]
+    fn more_come_in_small_steps_where_tasks_wait_inside_and_in_large_ones_where_they_wait_outside() {
+        let mut share = Share::new(Timestamp(0));
+        held(&mut share, 1, 100, 40, 30);
+        assert_eq!(share.at_once, AT_ONCE_AT_FIRST * 9 / 8);
+        let mut share = Share::new(Timestamp(0));
+        held(&mut share, 1, 100, 90, 30);
+        assert_eq!(share.at_once, AT_ONCE_AT_FIRST * 2);
+    }
+
+    #[test]
+    fn a_light_load_does_not_raise_what_a_later_burst_may_bring_at_once() {
+        let mut share = Share::new(Timestamp(0));
+        held(&mut share, 100, 40, 40, 30);
+        held(&mut share, 100, 40, 90, 30);
+        assert_eq!(share.at_once, AT_ONCE_AT_FIRST);
+    }
+
+    #[test]
+    fn what_nobody_uses_goes_first_when_there_is_no_time_left() {
+        let mut share = Share::new(Timestamp(0));
+        share.at_once = 4_096;
+        held(&mut share, 3, 10, 40, 99);
+        assert_eq!(share.at_once, 4_096 * 7 * 7 * 7 / (16 * 16 * 16));
     }
 
     proptest! {

@@ -188,12 +188,13 @@ impl Load {
     }
 
     /// What is seen now; calls that ended are seen once.
-    pub(super) fn sample(&self, busy: Duration) -> Sample {
+    pub(super) fn sample(&self, ready: u32, busy: Duration) -> Sample {
         let ended = |calls: &Calls| Ended {
             count: calls.count.swap(0, Ordering::Relaxed),
             shortest: Duration::from_micros(u64::from(u32::MAX - calls.shortest.swap(0, Ordering::Relaxed))),
         };
         Sample {
+            ready,
             in_flight: self.in_flight.load(Ordering::Relaxed),
             outside: self.outside.load(Ordering::Relaxed),
             ended: [ended(&self.calls[0]), ended(&self.calls[1])],

@@ -211,7 +211,8 @@ impl Writer {
         let lanes = waiting.accepts.iter().filter(|queue| !queue.is_empty()).count().max(1);
         let free = (BATCH_MAX.saturating_sub(batch.operations.len()) / lanes).max(1);
         for (lane, queue) in self.lanes.iter_mut().zip(&mut waiting.accepts) {
-            let sample = lane.lane.load.sample(busy);
+            let ready = lane.lane.ready.len();
+            let sample = lane.lane.load.sample(u32::try_from(ready).unwrap_or(u32::MAX), busy);
             lane.share.sample(now, sample);
             if queue.is_empty() {
                 continue;
@@ -219,7 +220,7 @@ impl Writer {
             let situation = Situation {
                 upstream_is_bottleneck: lane.share.upstream_is_bottleneck(),
                 in_flight: sample.in_flight as usize,
-                ready: lane.lane.ready.len(),
+                ready,
                 capacity: lane.lane.ready.capacity(),
                 at_once: lane.share.at_once(),
                 backlog: lane.backlog,
